@@ -1,0 +1,487 @@
+"""Directories, small files and the append log; errors are wrapped here."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from segdl.errors import DestinationBusy, DiskFull, StorageError
+
+# Flags that one platform or another does not have count as 0: they only harden.
+SAFE_FLAGS = (
+    getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # never wait for a FIFO planted under our name
+    | getattr(os, "O_BINARY", 0)
+)
+_HAS_DIR_FD = {os.open, os.stat, os.unlink, os.rename, os.link} <= os.supports_dir_fd
+
+UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+
+_ADVICE = {
+    errno.ENOSPC: "free some space or choose another directory, then resume",
+    errno.EDQUOT: "the quota is used up: free some space, then resume",
+    errno.EACCES: "check the permissions, or choose another directory",
+    errno.EPERM: "check the permissions, or choose another directory",
+    errno.EROFS: "the file system is read-only: choose another directory",
+    errno.EFBIG: "too large for the file system, or for the limit of `ulimit -f`",
+    errno.EIO: "the disk reports an error: see the system log",
+    errno.EMFILE: "too many open files: raise `ulimit -n`, or lower max_workers",
+    errno.ELOOP: "a symbolic link stands there: remove it",
+    errno.ENAMETOOLONG: "choose a shorter name or directory",
+    errno.ENOTDIR: "a part of the path is a file: choose another directory",
+    errno.EISDIR: "a directory stands there: choose another name",
+}
+
+
+def storage_error(error: OSError, doing: str) -> StorageError:
+    """
+    Translate a system error.
+
+    Args:
+        error: What the system said.
+        doing: What was tried, with path and numbers, as in "write 10 bytes to /a/b".
+    """
+    if isinstance(error, StorageError):
+        return error
+    code = error.errno
+    advice = _ADVICE.get(code or 0)
+    message = f"cannot {doing}: {error.strerror or error}"
+    message += f" ({advice})" if advice else ""
+    kind = DiskFull if code in (errno.ENOSPC, errno.EDQUOT) else StorageError
+    return kind(message, errno=code)
+
+
+@contextmanager
+def wrapped(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        wrapped = storage_error(exc, doing)
+        if wrapped is exc:
+            raise
+        raise wrapped from exc
+
+
+class Directory:
+    """
+    A directory held open, so that what happens to its path later does not matter.
+
+    Use `Directory.open`; it is a context manager.
+
+    Args:
+        path: Its absolute path, for messages and for worker processes.
+        fd: Its descriptor, None where the platform cannot open directories.
+    """
+
+    def __init__(self, path: str, fd: int | None) -> None:
+        self.path = path
+        self.fd = fd
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], create: bool = True) -> Directory:
+        """
+        Open a directory; a symbolic link to one is followed, since the user named it.
+
+        Args:
+            path: Of the directory.
+            create: Make it and its parents when missing, and require write access.
+
+        Raises:
+            StorageError: It is a file, cannot be made, or cannot be written.
+        """
+        where = os.path.abspath(path)
+        with wrapped(f"open the directory {where}"):
+            if create:
+                try:
+                    os.makedirs(where, exist_ok=True)
+                except FileExistsError as exc:
+                    raise not_a_directory(where) from exc
+            if not stat.S_ISDIR(os.stat(where).st_mode):
+                raise not_a_directory(where)
+            fd = None
+            if _HAS_DIR_FD:
+                fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = cls(where, fd)
+        if create and not os.access(where, os.W_OK | os.X_OK):
+            directory.close()
+            raise storage_error(system_error(errno.EACCES), f"write to {where}")
+        return directory
+
+    def __enter__(self) -> Directory:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        if self.fd is not None:
+            fd, self.fd = self.fd, None
+            os.close(fd)
+
+    def at(self, name: str) -> str:
+        """Give `name` as the os functions need it beside `dir_fd=self.fd`."""
+        return self.path_of(name) if self.fd is None else name
+
+    def path_of(self, name: str) -> str:
+        """Give the absolute path of `name`."""
+        return os.path.join(self.path, name)
+
+    def open_file(self, name: str, flags: int) -> int:
+        """Open without following a link, private when created; give the descriptor."""
+        return os.open(self.at(name), flags | SAFE_FLAGS, 0o600, dir_fd=self.fd)
+
+    def fsync(self) -> None:
+        """Make creations, renames and removals in it survive a power cut."""
+        if self.fd is not None:
+            with wrapped(f"flush the directory {self.path}"):
+                os.fsync(self.fd)
+
+    def free_bytes(self) -> int:
+        """Give what an ordinary user may still write here."""
+        with wrapped(f"read the free space of {self.path}"):
+            if not hasattr(os, "statvfs"):
+                import shutil
+
+                return shutil.disk_usage(self.path).free
+            found = os.statvfs(self.path if self.fd is None else self.fd)
+        return found.f_bavail * found.f_frsize
+
+    def check_name(self, name: str) -> None:
+        """Raise `StorageError` when the file system cannot hold so long a name."""
+        limit = 255
+        if hasattr(os, "pathconf"):
+            with suppress(OSError, ValueError):  # no such limit here: 255 is usual
+                limit = os.pathconf(self.path, "PC_NAME_MAX")
+        length = len(os.fsencode(name))
+        if length > limit:
+            raise StorageError(
+                f"the name {name[:40]}… has {length} bytes, {self.path} takes {limit} "
+                "(choose a shorter name)",
+                errno=errno.ENAMETOOLONG,
+            )
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """Look at `name` itself, not at what a link points to; None when missing."""
+        with wrapped(f"look at {self.path_of(name)}"):
+            try:
+                return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+
+    def names(self) -> list[str]:
+        """List what is in it, sorted."""
+        with wrapped(f"list {self.path}"):
+            return sorted(os.listdir(self.path if self.fd is None else self.fd))
+
+    def exists(self, name: str) -> bool:
+        """Tell whether anything has that name, a dangling link included."""
+        return self.stat(name) is not None
+
+    def check_replaceable(self, name: str) -> os.stat_result | None:
+        """
+        Look at a destination that may be replaced.
+
+        Raises:
+            StorageError: A directory, link, FIFO or device stands there.
+        """
+        found = self.stat(name)
+        if found is None or stat.S_ISREG(found.st_mode):
+            return found
+        kind = "directory" if stat.S_ISDIR(found.st_mode) else "special file or link"
+        raise StorageError(
+            f"{self.path_of(name)} is a {kind}, not a file "
+            "(remove it, or choose another name)",
+            errno=errno.EISDIR if kind == "directory" else errno.EEXIST,
+        )
+
+    def unlink(self, name: str, missing_ok: bool = True) -> None:
+        """Remove a name."""
+        with wrapped(f"remove {self.path_of(name)}"):
+            try:
+                os.unlink(self.at(name), dir_fd=self.fd)
+            except FileNotFoundError:
+                if not missing_ok:
+                    raise
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename atomically, replacing what has the new name."""
+        with wrapped(f"rename {self.path_of(old)} to {new}"):
+            os.replace(
+                self.at(old), self.at(new), src_dir_fd=self.fd, dst_dir_fd=self.fd
+            )
+
+
+def system_error(code: int) -> OSError:
+    """Make the error that the system would have given."""
+    return OSError(code, os.strerror(code))
+
+
+def not_a_directory(path: str) -> StorageError:
+    """Make the error for a directory that is something else."""
+    return StorageError(
+        f"{path} is not a directory (choose another one, or remove it)",
+        errno=errno.ENOTDIR,
+    )
+
+
+def check_private(found: os.stat_result, path: str) -> None:
+    """
+    Refuse a file that somebody else could have written.
+
+    Raises:
+        StorageError: Not a regular file, another user's, or writable by others.
+    """
+    if not stat.S_ISREG(found.st_mode):
+        raise foreign(path, "is not a regular file")
+    if hasattr(os, "getuid"):  # elsewhere there are neither owners nor mode bits
+        if found.st_uid != os.getuid():
+            raise foreign(path, f"belongs to user {found.st_uid}")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            mode = stat.S_IMODE(found.st_mode)
+            raise foreign(path, f"has mode {mode:04o}, so others can write to it")
+
+
+def foreign(path: str, trouble: str) -> StorageError:
+    """Make the error for a file that cannot be one of segdl's."""
+    return StorageError(
+        f"{path} {trouble}: it is not used (remove it to start over)",
+        errno=errno.EPERM,
+    )
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write at the file's position until nothing is left of `data`."""
+    view = memoryview(data)
+    while view:
+        written = os.write(fd, view)
+        if written == 0:
+            raise system_error(errno.EIO)
+        view = view[written:]
+
+
+def fdatasync(fd: int) -> None:
+    """Wait for the data and the length of a file, not for its times."""
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)
+
+
+class AppendLog:
+    """
+    A file that only grows, by one write a batch; use `append_file`.
+
+    After a failed append the file ends where it ended before, so that the next line
+    never continues a torn one.
+
+    Attributes:
+        size: Its length in bytes.
+    """
+
+    def __init__(self, path: str, fd: int, size: int) -> None:
+        self.path = path
+        self.size = size
+        self._fd = fd
+        self._torn = False
+
+    def append(self, data: bytes) -> None:
+        """
+        Add `data` to the end, whole or not at all.
+
+        Raises:
+            DiskFull: No room.
+            StorageError: The write failed.
+        """
+        if self._torn:
+            self._cut()
+        try:
+            with wrapped(f"append {len(data)} bytes to {self.path}"):
+                write_all(self._fd, data)
+        except BaseException:
+            self._torn = True
+            with suppress(
+                StorageError
+            ):  # the append's error says more; cut again later
+                self._cut()
+            raise
+        self.size += len(data)
+
+    def _cut(self) -> None:
+        with wrapped(f"cut {self.path} back to {self.size} bytes"):
+            os.ftruncate(self._fd, self.size)
+        self._torn = False
+
+    def sync(self) -> None:
+        """Wait until what was appended is on the disk; an error is final."""
+        with wrapped(f"flush {self.path}"):
+            fdatasync(self._fd)
+
+    def close(self) -> None:
+        """Close it; a second call does nothing."""
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+
+def append_file(directory: Directory, name: str) -> AppendLog:
+    """
+    Open an existing private file for appending.
+
+    Raises:
+        StorageError: It is missing, a link, or could be somebody else's.
+    """
+    path = directory.path_of(name)
+    with wrapped(f"open {path}"):
+        fd = directory.open_file(name, os.O_WRONLY | os.O_APPEND)
+        try:
+            found = os.fstat(fd)
+            check_private(found, path)
+        except BaseException:
+            os.close(fd)
+            raise
+    return AppendLog(path, fd, found.st_size)
+
+
+def temporary_name(name: str) -> str:
+    """
+    Give the name under which a replacement of `name` is written.
+
+    It is the same each time, so that what a crash left is found and reused, and short,
+    so that it fits where `name` does.
+    """
+    import hashlib
+
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()
+    return f".segdl-{digest[:16]}.tmp"
+
+
+def replace_atomically(
+    directory: Directory, name: str, data: bytes, *, sync: bool
+) -> None:
+    """
+    Write a small private file whole, so that a crash leaves the old or the new one.
+
+    Args:
+        directory: It is in.
+        name: Of the file, there already or not.
+        data: Its new content.
+        sync: Make it survive a power cut: the data before the name, then the name.
+
+    Raises:
+        DestinationBusy: Another process is writing it at this moment.
+        DiskFull, StorageError: A call failed; the old file is as it was.
+    """
+    temporary = temporary_name(name)
+    path = directory.path_of(name)
+    directory.unlink(temporary)
+    with wrapped(f"write {len(data)} bytes to {path}"):
+        try:
+            fd = directory.open_file(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except FileExistsError as exc:
+            raise busy(path) from exc
+        try:
+            try:
+                write_all(fd, data)
+                if sync:
+                    fdatasync(fd)
+            finally:
+                os.close(fd)
+            directory.rename(temporary, name)
+        except BaseException:
+            directory.unlink(temporary)
+            raise
+    if sync:
+        directory.fsync()
+
+
+def busy(path: str) -> DestinationBusy:
+    """Make the error for a file that another engine has locked."""
+    return DestinationBusy(
+        f"{path} is in use by another download (wait for it, or choose another name)",
+        errno=errno.EWOULDBLOCK,
+    )
+
+
+def read_capped(directory: Directory, name: str, max_bytes: int) -> bytes:
+    """
+    Read the beginning of a private file.
+
+    Args:
+        directory: It is in.
+        name: Of the file.
+        max_bytes: What lies beyond is not read.
+
+    Raises:
+        StorageError: It is missing (errno ENOENT), a link, or could be somebody else's.
+    """
+    path = directory.path_of(name)
+    with wrapped(f"read {path}"):
+        fd = directory.open_file(name, os.O_RDONLY)
+        with open(fd, "rb") as file:
+            check_private(os.fstat(fd), path)
+            return file.read(max_bytes)
+
+
+def truncate_name(directory: Directory, name: str, length: int) -> None:
+    """Cut a private file to `length` bytes."""
+    path = directory.path_of(name)
+    with wrapped(f"cut {path} to {length} bytes"):
+        fd = directory.open_file(name, os.O_WRONLY)
+        try:
+            check_private(os.fstat(fd), path)
+            os.ftruncate(fd, length)
+        finally:
+            os.close(fd)
+
+
+def check_space(directory: Directory, needed_bytes: int) -> None:
+    """
+    Compare what a download still needs with what is free; nothing is reserved.
+
+    Raises:
+        DiskFull: With the needed, free and missing bytes.
+    """
+    free = directory.free_bytes()
+    missing = needed_bytes - free
+    if missing > 0:
+        raise DiskFull(
+            f"{directory.path} has {free} bytes free, {needed_bytes} are needed: "
+            f"{missing} are missing (free some space or choose another directory)",
+            errno=errno.ENOSPC,
+            missing_bytes=missing,
+        )
+
+
+def read_system_file(path: str) -> str:
+    """Read a file of /proc; empty where there is none."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def boot_id() -> str:
+    """Give what tells this run of the system from the next; empty when unknown."""
+    return read_system_file("/proc/sys/kernel/random/boot_id").strip()
+
+
+_umask_lock = threading.Lock()
+
+
+def current_umask() -> int:
+    """Give the umask of the process without a moment in which it is another one."""
+    # Linux 4.7 and later tell it; elsewhere it can only be read by setting it.
+    for line in read_system_file("/proc/self/status").splitlines():
+        if line.startswith("Umask:"):
+            return int(line.split()[1], 8)
+    with _umask_lock:
+        mask = os.umask(0o077)
+        os.umask(mask)
+    return mask

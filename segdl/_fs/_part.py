@@ -1,0 +1,340 @@
+"""NAME.part as the parent holds it: created, locked, looked at, published."""
+
+from __future__ import annotations
+
+import errno
+import os
+from weakref import WeakSet
+
+from segdl._fs._base import (
+    UNSUPPORTED,
+    Directory,
+    busy,
+    check_private,
+    current_umask,
+    fdatasync,
+    foreign,
+    storage_error,
+    system_error,
+    wrapped,
+)
+from segdl.errors import DestinationBusy, DestinationExists, StorageError
+
+_NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
+# vfat and exfat answer EPERM to link, some Android file systems EACCES.
+_NO_LINKS = UNSUPPORTED | {errno.EPERM, errno.EACCES, errno.EMLINK}
+
+
+class PartFile:
+    """
+    NAME.part as the parent holds it: locked for as long as it is open.
+
+    Use `PartFile.create` or `PartFile.open_existing`.
+
+    Attributes:
+        identity: (device, inode): what a worker compares before it writes.
+        size: Expected length in bytes; the present one while it is unknown.
+        locked: False where the file system has no locks.
+    """
+
+    def __init__(self, directory: Directory, name: str, fd: int) -> None:
+        self.directory = directory
+        self.name = name
+        self.fd = fd
+        found = self._fstat()
+        self.identity = (found.st_dev, found.st_ino)
+        self.locked = False
+        self._size: int | None = None
+        self._failed: StorageError | None = None
+        _register_at_fork()
+        _open_parts.add(self)
+
+    @classmethod
+    def create(cls, directory: Directory, name: str, size: int | None) -> PartFile:
+        """
+        Create the sparse file; nothing is allocated yet.
+
+        Args:
+            directory: To create it in.
+            name: Of the part file.
+            size: Complete length in bytes, None while it is unknown.
+
+        Raises:
+            DestinationExists: A file of that name is there already.
+            DestinationBusy: Another engine got the new file first.
+            DiskFull, StorageError: It cannot be made, or be that large.
+        """
+        directory.check_name(name)
+        path = directory.path_of(name)
+        with wrapped(f"create {path}"):
+            try:
+                fd = directory.open_file(name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            except FileExistsError as exc:
+                raise DestinationExists(
+                    f"{path} is there already (resume it, or remove it)",
+                    errno=errno.EEXIST,
+                ) from exc
+            part = cls(directory, name, fd)
+        try:
+            if not part._lock():
+                raise busy(path)
+            if size is not None:
+                part.truncate(size)
+        except DestinationBusy:
+            part.close()  # it is the other engine's now
+            raise
+        except BaseException:
+            directory.unlink(name)
+            part.close()
+            raise
+        return part
+
+    @classmethod
+    def open_existing(
+        cls, directory: Directory, name: str, *, final_name: str | None = None
+    ) -> PartFile:
+        """
+        Open and lock what an earlier run left.
+
+        Args:
+            directory: It is in.
+            name: Of the part file.
+            final_name: The destination. A part with two names is taken only if this
+                is the other one: the state between `link` and `unlink` of a publish.
+
+        Raises:
+            DestinationBusy: Another engine has it locked.
+            StorageError: It is missing (errno ENOENT), no regular file, a link, not
+                the user's own, or open to others.
+        """
+        path = directory.path_of(name)
+        for _ in range(3):
+            with wrapped(f"open {path}"):
+                fd = directory.open_file(name, os.O_RDWR)
+                part = cls(directory, name, fd)
+            try:
+                if not part._lock():
+                    raise busy(path)
+                if part._is_named():
+                    part._check_ownership(final_name)
+                    part._size = part._fstat().st_size
+                    return part
+            except BaseException:
+                part.close()
+                raise
+            part.close()  # published or replaced before the lock was ours: look again
+        raise busy(path)
+
+    @property
+    def size(self) -> int:
+        return self._fstat().st_size if self._size is None else self._size
+
+    @property
+    def links(self) -> int:
+        """Number of names; 2 between the two steps of a publish."""
+        return self._fstat().st_nlink
+
+    @property
+    def path(self) -> str:
+        """Absolute path."""
+        return self.directory.path_of(self.name)
+
+    def truncate(self, size: int) -> None:
+        """Set the length: lengthening adds a hole, shortening drops bytes."""
+        with wrapped(f"set the size of {self.path} to {size} bytes"):
+            try:
+                os.ftruncate(self.fd, size)
+            except OverflowError as exc:
+                raise system_error(errno.EFBIG) from exc
+        self._size = size
+
+    def blocks(self) -> int:
+        """Give the number of allocated 512-byte blocks; 0 means never written."""
+        found = self._fstat()
+        # Windows does not tell: every byte counts as written.
+        return int(getattr(found, "st_blocks", -(-found.st_size // 512)))
+
+    def has_hole(self, offset: int, length: int) -> bool:
+        """
+        Tell whether bytes of a range were never written, or lost in a power cut.
+
+        What lies beyond the end of the file counts as a hole. False where the file
+        system does not know its holes, so True proves a loss and False nothing.
+        """
+        end = offset + length
+        if end > self._fstat().st_size:
+            return True
+        seek_hole = getattr(os, "SEEK_HOLE", None)
+        if length == 0 or seek_hole is None:
+            return False
+        try:
+            return os.lseek(self.fd, offset, seek_hole) < end
+        except OSError as exc:
+            if exc.errno in UNSUPPORTED:
+                return False
+            raise storage_error(exc, f"look for holes in {self.path}") from exc
+
+    def check(self) -> None:
+        """Raise `StorageError` when the file was replaced, removed or resized."""
+        if not self._is_named():
+            raise StorageError(
+                f"{self.path} was replaced or removed while it was in use "
+                "(start the download again)",
+                errno=errno.ESTALE,
+            )
+        actual = self._fstat().st_size
+        if actual != self.size:
+            raise StorageError(
+                f"{self.path} has {actual} bytes instead of {self.size}: "
+                "something else changed it (start the download again)",
+                errno=errno.ESTALE,
+            )
+
+    def sync(self) -> None:
+        """
+        Wait until all written bytes are on the disk.
+
+        Raises:
+            StorageError: Final: every later call raises the same error again.
+        """
+        if self._failed is not None:
+            raise self._failed
+        try:
+            with wrapped(f"flush {self.path}"):
+                fdatasync(self.fd)
+        except StorageError as exc:
+            self._failed = exc
+            raise
+
+    def publish(self, name: str, *, overwrite: bool, durability: str) -> None:
+        """
+        Give the whole file its final name in one atomic step.
+
+        The part's name is gone then, and the file stays locked until `close`. A
+        publish that was cut short between its steps is finished by the next call.
+
+        Args:
+            name: The final name, in the same directory.
+            overwrite: Replace a file of that name.
+            durability: With "none" nothing is flushed.
+
+        Raises:
+            DestinationExists: The name is taken, and `overwrite` is False.
+            StorageError: The part is not what it should be, or a call failed.
+        """
+        directory = self.directory
+        directory.check_name(name)
+        if durability != "none":
+            self.sync()
+        self.check()
+        there = directory.check_replaceable(name) if overwrite else directory.stat(name)
+        done = there is not None and (there.st_dev, there.st_ino) == self.identity
+        if self.links != (2 if done else 1):
+            raise foreign(self.path, f"has {self.links} names")
+        if not done:
+            self._name_finally(name, there if overwrite else None, overwrite)
+        # After a rename the part's name is free, or another engine's already.
+        if self._is_named():
+            directory.unlink(self.name)
+        if durability != "none":
+            directory.fsync()
+
+    def _name_finally(
+        self, name: str, replaced: os.stat_result | None, overwrite: bool
+    ) -> None:
+        directory = self.directory
+        path = directory.path_of(name)
+        if hasattr(os, "fchmod"):
+            mode = replaced.st_mode & 0o777 if replaced else 0o666 & ~current_umask()
+            with wrapped(f"set the mode of {self.path}"):
+                os.fchmod(self.fd, mode)
+        if not overwrite and self._linked(name):
+            return
+        if not overwrite and directory.exists(name):
+            raise _exists(path)
+        directory.rename(self.name, name)
+
+    def _linked(self, name: str) -> bool:
+        """Link the part to a free name; False where the file system has no links."""
+        directory = self.directory
+        try:
+            os.link(
+                directory.at(self.name),
+                directory.at(name),
+                src_dir_fd=directory.fd,
+                dst_dir_fd=directory.fd,
+                follow_symlinks=os.link not in os.supports_follow_symlinks,
+            )
+        except FileExistsError as exc:
+            raise _exists(directory.path_of(name)) from exc
+        except OSError as exc:
+            if exc.errno in _NO_LINKS:
+                return False
+            doing = f"publish {directory.path_of(name)}"
+            raise storage_error(exc, doing) from exc
+        return True
+
+    def close(self) -> None:
+        """Close and unlock; a second call does nothing."""
+        _open_parts.discard(self)
+        if self.fd >= 0:
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+    def _fstat(self) -> os.stat_result:
+        with wrapped(f"look at {self.path}"):
+            return os.fstat(self.fd)
+
+    def _is_named(self) -> bool:
+        found = self.directory.stat(self.name)
+        return found is not None and (found.st_dev, found.st_ino) == self.identity
+
+    def _lock(self) -> bool:
+        """Take the lock; False when somebody else has it."""
+        try:
+            import fcntl
+        except ImportError:
+            return True  # Windows: segdl goes without a lock there
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            # EACCES: NFS, where Linux makes a flock of byte-range locks.
+            if exc.errno in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            if exc.errno in _NO_LOCKS:
+                return True
+            raise storage_error(exc, f"lock {self.path}") from exc
+        self.locked = True
+        return True
+
+    def _check_ownership(self, final_name: str | None) -> None:
+        found = self._fstat()
+        check_private(found, self.path)
+        other = self.directory.stat(final_name) if final_name else None
+        finished = other is not None and (other.st_dev, other.st_ino) == self.identity
+        if found.st_nlink != (2 if finished else 1):
+            raise foreign(self.path, f"has {found.st_nlink} names")
+
+
+_open_parts: WeakSet[PartFile] = WeakSet()
+_fork_hook_set = False
+
+
+def _register_at_fork() -> None:
+    """Have the child of a fork let go of the locks: they belong to open files."""
+    global _fork_hook_set
+    if not _fork_hook_set and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_close_in_child)
+    _fork_hook_set = True
+
+
+def _close_in_child() -> None:
+    for part in list(_open_parts):
+        part.close()
+
+
+def _exists(path: str) -> DestinationExists:
+    return DestinationExists(
+        f"{path} exists (allow to overwrite it, or choose another name)",
+        errno=errno.EEXIST,
+    )
