@@ -424,9 +424,11 @@ def _parse_toml(file: Path, text: str) -> dict[str, Any]:
         document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
         # "Expected ']' at the end of a table declaration (at line 1, column 9)"
-        line = re.search(r"at line ([0-9]+)", str(exc))
-        number = line[1] if line else str(text.count("\n") + 1)
-        key = re.match(r"\s*([\w.-]+)\s*=", text.split("\n")[int(number) - 1])
+        # or "(at end of document)", where the key at fault is not known.
+        lines = text.split("\n")
+        found = re.search(r"at line ([0-9]+)", str(exc))
+        number = int(found[1]) if found else len(lines)
+        key = re.match(r"\s*([\w.-]+)\s*=", lines[number - 1]) if found else None
         about = f"{key[1]}: " if key else ""
         raise ConfigError(f"{file}:{number}: {about}not valid TOML: {exc}") from exc
     return document
@@ -448,10 +450,11 @@ def _place(file: Path, text: str, key: str) -> str:
     before an equals sign, or in a table's header, else (an inline table) anywhere.
     """
     word = re.escape(key)
+    dotted = rf"(?:[\w\"'-]+[ \t]*\.[ \t]*)*[\"']?{word}[\"']?[ \t]*"
     for pattern in (
-        rf"^[ \t]*(?:[\w\"'-]+[ \t]*\.[ \t]*)*[\"']?{word}[\"']?[ \t]*[=.]",
-        rf"^[ \t]*\[+[ \t]*[\"']?{word}[\"']?[ \t]*[].]",
-        rf"^[^#]*(?<![\w-]){word}(?![\w-])",
+        rf"^[ \t]*{dotted}[=.]",
+        rf"^[ \t]*\[+[ \t]*{dotted}[].]",
+        rf"^[^#\n]*(?<![\w-]){word}(?![\w-])",
     ):
         if match := re.search(pattern, text, re.MULTILINE):
             return f"{file}:{text.count(chr(10), 0, match.start()) + 1}"

@@ -114,7 +114,7 @@ class RateMeter:
         """Return the bytes received by `moment`, linear between two samples."""
         samples = self._samples
         before_time, before = samples[0]
-        if moment <= before_time:
+        if moment < before_time:
             return before
         for after_time, after in samples:
             if after_time > moment:
