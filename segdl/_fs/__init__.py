@@ -38,8 +38,10 @@ from segdl._fs._base import (
     truncate_name,
 )
 from segdl._fs._part import PartFile
+from segdl._fs._reader import PartReader
 from segdl._fs._writer import (
     ALIGNMENT,
+    PartReader,
     PartWriter,
     aligned_buffer,
     choose_direct,
@@ -52,6 +54,8 @@ __all__ = [
     "AppendLog",
     "Directory",
     "PartFile",
+    "PartReader",
+    "PartReader",
     "PartWriter",
     "aligned_buffer",
     "append_file",

@@ -265,6 +265,24 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[written:]
 
 
+def pwrite(fd: int, data: memoryview, offset: int) -> int:
+    """Write some bytes at an offset."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(fd, data, offset)
+    os.lseek(fd, offset, os.SEEK_SET)  # Windows; a descriptor has one user here
+    return os.write(fd, data)
+
+
+def pread_into(fd: int, buffer: memoryview, offset: int) -> int:
+    """Read some bytes at an offset; 0 at the end of the file."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [buffer], offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    data = os.read(fd, len(buffer))
+    buffer[: len(data)] = data
+    return len(data)
+
+
 def fdatasync(fd: int) -> None:
     """Wait for the data and the length of a file, not for its times."""
     if hasattr(os, "fdatasync"):
@@ -284,9 +302,13 @@ class AppendLog:
         size: Its length in bytes.
     """
 
-    def __init__(self, path: str, fd: int, size: int) -> None:
-        self.path = path
-        self.size = size
+    def __init__(self, directory: Directory, name: str, fd: int) -> None:
+        found = os.fstat(fd)
+        self.path = directory.path_of(name)
+        self.size = found.st_size
+        self._identity = (found.st_dev, found.st_ino)
+        self._directory = directory
+        self._name = name
         self._fd = fd
         self._torn = False
 
@@ -311,6 +333,13 @@ class AppendLog:
                 self._cut()
             raise
         self.size += len(data)
+
+    def is_ours(self) -> bool:
+        """Tell whether its name is still this file, as long as we made it."""
+        found = self._directory.stat(self._name)
+        return found is not None and (
+            (found.st_dev, found.st_ino, found.st_size) == (*self._identity, self.size)
+        )
 
     def _cut(self) -> None:
         with wrapped(f"cut {self.path} back to {self.size} bytes"):
@@ -340,12 +369,11 @@ def append_file(directory: Directory, name: str) -> AppendLog:
     with wrapped(f"open {path}"):
         fd = directory.open_file(name, os.O_WRONLY | os.O_APPEND)
         try:
-            found = os.fstat(fd)
-            check_private(found, path)
+            check_private(os.fstat(fd), path)
+            return AppendLog(directory, name, fd)
         except BaseException:
             os.close(fd)
             raise
-    return AppendLog(path, fd, found.st_size)
 
 
 def temporary_name(name: str) -> str:
