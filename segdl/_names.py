@@ -245,10 +245,13 @@ def _plain(text: str) -> str:
 
 def _encoded_words(text: str) -> str:
     # RFC 2047 has no place in HTTP (RFC 6266 appendix C.1), and is sent all the same.
-    from email.header import decode_header, make_header
+    from email.header import decode_header
 
     try:
-        return str(make_header(decode_header(text)))
+        return "".join(
+            chunk if isinstance(chunk, str) else chunk.decode(charset or "latin-1")
+            for chunk, charset in decode_header(text)
+        )
     except Exception:
         # The server chooses the codec, so any of Python's may fail in its own way.
         return text

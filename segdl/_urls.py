@@ -240,9 +240,9 @@ def redirect_target(base: str, location: str) -> str:
         source = _checked(base)
         reference = _location_text(location)
         parts = _split(reference)
-        if parts.scheme is None:
-            parts = _split(_join(_resolve(source, parts)))
-        target = _checked(_join(parts))
+        target = _checked(
+            _join(_resolve(source, parts)) if parts.scheme is None else reference
+        )
     except _Flaw as exc:
         raise RedirectRefused(
             f"{redact(base)} redirects to what segdl does not fetch: {exc.reason}"
