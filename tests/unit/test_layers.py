@@ -29,6 +29,7 @@ LAYERS = (
     "_fs",
     "_sink",
     "_manifest",
+    "_store",
     "_messages",
     "_transfer",
     "_verify",
