@@ -126,12 +126,16 @@ def parse_checksum(text: str) -> Digest:
 
 
 def available(algorithm: str) -> bool:
-    """Return whether the algorithm is known and its package is installed."""
+    """Return whether the algorithm is known and its package can be imported."""
     if algorithm not in _OPTIONAL:
         return algorithm in _HEX_DIGITS
-    from importlib.util import find_spec
+    from importlib import import_module
 
-    return find_spec(algorithm) is not None
+    try:
+        import_module(algorithm)
+    except ImportError:
+        return False
+    return True
 
 
 def new_hasher(algorithm: str) -> Hasher:
