@@ -8,7 +8,7 @@
                      batch of records                  where the file system has it
 
 `_base` has directories and small files, `_part` the part file as the parent holds it,
-`_writer` the part file as a worker writes it.
+`_writer` the part file as a worker writes it, `_reader` files read back.
 
 An error of the system is wrapped once, here, into `StorageError` or one of its kinds:
 the message says what failed, at which path, with which numbers, and what to do.
@@ -41,7 +41,6 @@ from segdl._fs._part import PartFile
 from segdl._fs._reader import PartReader
 from segdl._fs._writer import (
     ALIGNMENT,
-    PartReader,
     PartWriter,
     aligned_buffer,
     choose_direct,
@@ -54,7 +53,6 @@ __all__ = [
     "AppendLog",
     "Directory",
     "PartFile",
-    "PartReader",
     "PartReader",
     "PartWriter",
     "aligned_buffer",

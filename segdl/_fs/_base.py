@@ -273,16 +273,6 @@ def pwrite(fd: int, data: memoryview, offset: int) -> int:
     return os.write(fd, data)
 
 
-def pread_into(fd: int, buffer: memoryview, offset: int) -> int:
-    """Read some bytes at an offset; 0 at the end of the file."""
-    if hasattr(os, "preadv"):
-        return os.preadv(fd, [buffer], offset)
-    os.lseek(fd, offset, os.SEEK_SET)
-    data = os.read(fd, len(buffer))
-    buffer[: len(data)] = data
-    return len(data)
-
-
 def fdatasync(fd: int) -> None:
     """Wait for the data and the length of a file, not for its times."""
     if hasattr(os, "fdatasync"):

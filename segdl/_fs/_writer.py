@@ -1,4 +1,4 @@
-"""NAME.part as workers write it and read it back: at offsets, buffered or direct.
+"""NAME.part as a worker writes it: at offsets, buffered or direct.
 
 Which of the two is `preferred_io`'s choice. Direct writes spare the copy into the page
 cache and the turns that ext4 makes buffered writers of one file take: 4 GiB over
@@ -16,8 +16,6 @@ from segdl._fs._base import (
     SAFE_FLAGS,
     UNSUPPORTED,
     Directory,
-    check_private,
-    pread_into,
     pwrite,
     read_system_file,
     storage_error,
@@ -135,54 +133,6 @@ class PartWriter:
     def close(self) -> None:
         """Close it; a second call does nothing."""
         self._close_direct()
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-
-class PartReader:
-    """
-    Reads a part file back, to verify it.
-
-    Args:
-        path: Absolute path of the part file.
-
-    Raises:
-        StorageError: It cannot be opened, or could be somebody else's.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        with wrapped(f"open {path}"):
-            self._fd = os.open(path, os.O_RDONLY | SAFE_FLAGS)
-            try:
-                check_private(os.fstat(self._fd), path)
-            except BaseException:
-                self.close()
-                raise
-
-    def pread(self, buffer: memoryview, offset: int) -> int:
-        """
-        Read into `buffer`.
-
-        Returns:
-            The number of bytes read, at least 1 unless the buffer is empty.
-
-        Raises:
-            StorageError: The file cannot be read, or ends at or before `offset`.
-        """
-        with wrapped(f"read {len(buffer)} bytes at offset {offset} of {self.path}"):
-            count = pread_into(self._fd, buffer, offset)
-        if count == 0 and len(buffer):
-            raise StorageError(
-                f"{self.path} ends before offset {offset}: something else changed it "
-                "(start the download again)",
-                errno=errno.ESTALE,
-            )
-        return count
-
-    def close(self) -> None:
-        """Close it; a second call does nothing."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             os.close(fd)

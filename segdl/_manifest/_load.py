@@ -71,7 +71,7 @@ def needs_verification(
         return True
     if 0 <= piece.record < loaded.checkpointed:
         return False
-    place = bisect_right([run.first for run in loaded.runs], piece.record)
+    place = bisect_right(loaded.runs, piece.record, key=lambda run: run.first)
     return not (place and boot_id and loaded.runs[place - 1].boot == boot_id)
 
 

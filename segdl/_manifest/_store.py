@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from array import array
 from bisect import bisect_left, bisect_right
@@ -59,7 +60,8 @@ class Manifest:
     """
     A manifest that is written to; the caller holds the lock of the part file.
 
-    Use `Manifest.create` or `Manifest.open`. Not thread-safe.
+    Use `Manifest.create` or `Manifest.open`. One thread may call `checkpoint` while
+    another calls `append_pieces`; everything else needs to be alone.
 
     Attributes:
         header: The one in force.
@@ -69,12 +71,11 @@ class Manifest:
     def __init__(
         self, directory: _fs.Directory, name: str, *, header: Header, sync: bool
     ) -> None:
-        self.header = header
-        self.loaded: LoadedManifest | None = None
         self._directory = directory
         self._name = name
         self._sync = sync
         self._log: _fs.AppendLog | None = None
+        self._lock = threading.Lock()
         self._reset(header)
 
     @classmethod
@@ -136,7 +137,7 @@ class Manifest:
 
     def _reset(self, header: Header) -> None:
         self.header = header
-        self.loaded = None
+        self.loaded: LoadedManifest | None = None
         self._pieces = PieceTable()
         self._coverage = _Coverage(self._pieces)
         self._runs: list[Run] = []
@@ -163,21 +164,25 @@ class Manifest:
             ValueError: One is outside of the file, or recorded already.
             DiskFull, StorageError: None of them is recorded.
         """
-        added: list[int] = []
-        try:
+        with self._lock:
+            added: list[int] = []
+            try:
+                for piece in pieces:
+                    self._cover(piece)
+                    added.append(piece.offset)
+                self._opened_log().append(b"".join(map(piece_line, pieces)))
+            except BaseException:
+                for offset in added:
+                    self._coverage.remove(offset)
+                raise
             for piece in pieces:
-                if not is_piece(piece.offset, piece.length, self.header.size):
-                    raise ValueError(f"{piece} is outside of the file")
-                if not self._coverage.add(piece.offset, piece.offset + piece.length):
-                    raise ValueError(f"{piece} is recorded already")
-                added.append(piece.offset)
-            self._opened_log().append(b"".join(map(piece_line, pieces)))
-        except BaseException:
-            for offset in added:
-                self._coverage.remove(offset)
-            raise
-        for piece in pieces:
-            self._pieces.append(piece)
+                self._pieces.append(piece)
+
+    def _cover(self, piece: Piece) -> None:
+        if not is_piece(piece.offset, piece.length, self.header.size):
+            raise ValueError(f"{piece} is outside of the file")
+        if not self._coverage.add(piece.offset, piece.offset + piece.length):
+            raise ValueError(f"{piece} is recorded already")
 
     def checkpoint(self, covered: int) -> None:
         """
@@ -194,14 +199,15 @@ class Manifest:
             raise ValueError(
                 f"{covered} of {len(self._pieces)} pieces cannot be covered"
             )
-        log = self._opened_log()
-        if not log.is_ours():
-            raise DestinationBusy(
-                f"{self._directory.path_of(self._name)} was changed by another "
-                "download (the file system's locks do not work: choose another name)"
-            )
-        log.append(line_of({"t": "C", "n": covered}))
-        log.sync()
+        with self._lock:
+            log = self._opened_log()
+            if not log.is_ours():
+                raise DestinationBusy(
+                    f"{self._directory.path_of(self._name)} was changed by another "
+                    "download (locks do not work there: choose another name)"
+                )
+            log.append(line_of({"t": "C", "n": covered}))
+        log.sync()  # without the lock: nobody's record waits for the disk
         self._checkpointed = max(self._checkpointed, covered)
 
     def restart(self, header: Header) -> None:
@@ -210,7 +216,7 @@ class Manifest:
 
         Raises:
             ManifestError: The header does not fit into a line.
-            DiskFull, StorageError: The manifest is as it was.
+            DiskFull, StorageError: The pieces may be forgotten already.
         """
         header, run = fitting(header), _this_run(0)
         log = self._opened_log()

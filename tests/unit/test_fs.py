@@ -352,8 +352,6 @@ def test_fifo_in_place_of_the_part_does_not_hang(directory: _fs.Directory) -> No
     with pytest.raises(StorageError):
         _fs.PartWriter(directory.path_of(PART), (0, 0), direct=False)
     with pytest.raises(StorageError):
-        _fs.PartReader(directory.path_of(PART))
-    with pytest.raises(StorageError):
         _fs.read_capped(directory, PART, 10)
 
 
@@ -809,7 +807,7 @@ def test_part_is_read_back(part: _fs.PartFile) -> None:
     assert reader.pread(buffer, 3) == 4
     assert bytes(buffer) == b"3456"
     assert reader.pread(buffer, 8) == 2
-    with pytest.raises(StorageError, match="ends before offset 10"):
+    with pytest.raises(StorageError, match="at 10"):
         reader.pread(buffer, 10)
     reader.close()
     reader.close()
