@@ -258,7 +258,7 @@ class Responder:
             last_modified=_last_modified(
                 options, http_date(_EPOCH + stated.seed % 10_000_000)
             ),
-            digest=served.digest,
+            digest=stated.digest,
         )
 
 

@@ -36,6 +36,8 @@ class Wire:
         self._sock = sock
         self._context = context
         self._received = b""
+        self._resets = False
+        self._aborted = False
         # SSLSocket has sendmsg only to refuse it.
         self._gathers = context is None and hasattr(sock, "sendmsg")
 
@@ -50,6 +52,8 @@ class Wire:
             self._sock = self._context.wrap_socket(
                 self._sock, server_side=True, do_handshake_on_connect=False
             )
+            if self._aborted:  # while wrap_socket had the descriptor
+                raise ConnectionAbortedError
             self._sock.do_handshake()
 
     def read_head(self) -> bytes | None:
@@ -90,27 +94,34 @@ class Wire:
 
     def set_reset(self) -> None:
         """Let `close` reset the connection."""
+        self._resets = True
         self._sock.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
         )
 
     def end(self) -> None:
-        """End the sending direction without TLS's closing message, then linger."""
+        """End the sending direction, without TLS's closing message."""
         with suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
-            self._sock.settimeout(_LINGER_SECONDS)
-            self.wait_for_end()
 
     def end_orderly(self) -> None:
-        """End the connection as an honest server does."""
+        """End the sending direction as an honest server does."""
         if self._context is not None:
             with suppress(OSError):
                 self._sock.settimeout(_LINGER_SECONDS)
                 self._sock.unwrap()  # type: ignore[attr-defined]
         self.end()
 
+    def linger(self) -> None:
+        """Give the peer a moment to end its direction, unless there is a reset."""
+        if not self._resets:
+            with suppress(OSError):
+                self._sock.settimeout(_LINGER_SECONDS)
+                self.wait_for_end()
+
     def abort(self) -> None:
         """Wake whoever uses the connection, from another thread, and end it."""
+        self._aborted = True
         # Not SSLSocket.shutdown, which takes the session away from its user.
         with suppress(OSError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)

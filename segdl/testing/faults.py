@@ -15,7 +15,8 @@ WHERE says which responses, and which point of them:
     header   half-way through the response head (rst, fin and stall only)
 
 Several are joined by a dot: `rst@conn3.byte4096`. TIMES is how often the fault happens
-in all: 1 unless said, `*` for ever. Without WHERE it happens always.
+in all: 1 unless said, `*` for ever. Without WHERE it happens always, or, as in
+`status=503@,2`, that many times from the start.
 
 KIND, at a point of the body (in brackets: the point when WHERE names none):
 
@@ -26,7 +27,7 @@ KIND, at a point of the body (in brackets: the point when WHERE names none):
     chunkbad          chunked framing breaks (half of the body)
     swap=SEED[:size=N]  the file is replaced by another one: the responses after this
                       point have other content, ETag, Last-Modified (this response)
-    swapsame=SEED     the same, but ETag, Last-Modified and size stay: undetectable
+    swapsame=SEED     the same, but nothing in the head changes: undetectable
 
 KIND, in place of the answer:
 
@@ -79,6 +80,7 @@ from urllib.parse import unquote_to_bytes
 from segdl.testing.throttle import parse_rate
 
 __all__ = [
+    "KINDS",
     "OPTION_NAMES",
     "POINTED",
     "Counts",
@@ -132,6 +134,9 @@ _ARGUMENTS = {
     "http10": "",
     "close": "",
 }
+
+#: Every kind of fault.
+KINDS = tuple(_ARGUMENTS)
 
 _POINT = r"(?:header|(?:conn|req|range|byte|at)[0-9]{1,19})"
 _SUFFIX = re.compile(
@@ -277,7 +282,7 @@ def parse_fault(spec: str) -> Fault:
     kind, equals, argument = head.partition("=")
     if kind not in _ARGUMENTS:
         raise ValueError(
-            f"unknown fault {kind!r} in {spec!r}; there are {', '.join(_ARGUMENTS)}"
+            f"unknown fault {kind!r} in {spec!r}; there are {', '.join(KINDS)}"
         )
     where = _parse_where((suffix and suffix["where"]) or "", spec)
     if where.header and kind not in {"rst", "fin", "stall"}:

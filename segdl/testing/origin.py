@@ -246,9 +246,12 @@ class Origin:
             selector.register(woken, selectors.EVENT_READ)
             while not self._stopping.is_set():
                 selector.select()
-                # The peer may be gone again by now: nothing to accept.
-                with suppress(OSError):
+                try:
                     self._take(server.accept()[0])
+                except BlockingIOError:
+                    pass  # woken to stop, or the peer is gone again
+                except OSError:
+                    self._stopping.wait(0.01)  # out of descriptors: no busy loop
 
     def _take(self, sock: socket.socket) -> None:
         sock.setblocking(True)
@@ -276,6 +279,7 @@ class Origin:
                     if not responder.respond(head):
                         break
                 wire.end_orderly()
+            wire.linger()
         finally:
             # Under the lock, so that stop() never shuts a descriptor that was closed
             # and given to another file.
