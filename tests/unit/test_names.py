@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pytest
@@ -166,7 +167,12 @@ def test_lone_surrogates_are_dropped() -> None:
 
 @pytest.mark.parametrize(
     ("stem", "extension"),
-    [("a" * 300, ".bin"), ("ä" * 200, ".safetensors"), ("😀" * 100, ".x")],
+    [
+        ("a" * 300, ".bin"),
+        ("a" * 300, "." + "b" * 31),
+        ("ä" * 200, ".safetensors"),
+        ("😀" * 100, ".x"),
+    ],
 )
 def test_long_name_is_cut_on_a_code_point_and_keeps_its_extension(
     stem: str, extension: str
@@ -182,6 +188,7 @@ def test_long_name_without_extension_is_cut() -> None:
     """A last dot far from the end starts no extension; the cut leaves no dot."""
     assert safe_name("http://h/" + "a" * 300, None) == "a" * 255
     assert safe_name("http://h/a." + "b" * 300, None) == "a." + "b" * 253
+    assert safe_name(f"http://h/{'a' * 300}.{'b' * 32}", None) == "a" * 255
     assert safe_name("http://h/" + "a" * 250 + "." * 20 + "b" * 50, None) == "a" * 250
 
 
@@ -291,6 +298,7 @@ def test_sidecars_of_a_long_name_fit_too(name: str) -> None:
     assert len(part.encode()) <= len(manifest.encode()) <= MAX_NAME_BYTES
     assert len(manifest.encode()) > MAX_NAME_BYTES - 4
     assert manifest.startswith(name[:50])
+    assert re.search(r"-[0-9a-f]{8}\.segdl\Z", manifest)
 
 
 def test_sidecars_of_long_names_do_not_meet() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,6 +58,14 @@ def test_range_is_half_open_inside_and_inclusive_in_the_header() -> None:
     assert ByteRange(0, 10).length == 10
     assert ByteRange(0, 10).header_value() == "bytes=0-9"
     assert ByteRange(7, 8).header_value() == "bytes=7-7"
+
+
+@pytest.mark.parametrize("value", [ByteRange(0, 1), ContentRange(0, 0, 1)])
+def test_ranges_cannot_be_changed(value: object) -> None:
+    """A checked range stays checked."""
+    for name in value.__slots__:  # type: ignore[attr-defined]
+        with pytest.raises(FrozenInstanceError):
+            setattr(value, name, None)
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 0), (5, 5), (5, 4), (-1, 4), (-2, -1)])
@@ -149,4 +159,5 @@ def test_content_range_accepts_nothing_that_contradicts_itself(value: str) -> No
 def test_foreign_text_is_shown_escaped_and_cut() -> None:
     """A long or hostile value cannot flood or forge a message."""
     assert shown("a\nb") == r"'a\nb'"
+    assert shown("xxxxx", 5) == "'xxxxx'"
     assert shown("x" * 1000, 5) == "'xxxxx'… (1000 characters)"
