@@ -77,9 +77,7 @@ class SegdlError(Exception):
         return {name: value for name, value in vars(self).items() if name != "message"}
 
 
-def _rebuild(
-    cls: type[SegdlError], message: str, fields: dict[str, Any]
-) -> SegdlError:
+def _rebuild(cls: type[SegdlError], message: str, fields: dict[str, Any]) -> SegdlError:
     error = cls(message)
     for name, value in fields.items():
         setattr(error, name, value)

@@ -12,7 +12,7 @@
 | `segdl_tls_files` | a certificate for 127.0.0.1, ::1 and localhost |
 
 Each pytest run where segdl is installed imports this module, so that it imports nothing
-of the origin until a fixture is used, and nothing of the downloader ever.
+of the origin until a fixture is used, and itself nothing of the downloader ever.
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ LAYERS = (
     "stats",
     "_job",
     "_scheduler",
+    "_callbacks",
     "engine",
     "__init__",
     "testing",

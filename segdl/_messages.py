@@ -1,0 +1,348 @@
+"""What the calling process and a worker say to each other, and how it is written.
+
+    parent ── Configure, Fetch, Accept, Split, Stop, Limit,       ──> worker
+              Hash, Advance, Check, Drop, Quit
+    parent <── Answered, Pieces, Progress, Shrunk, Ended,          ── worker
+               Hashed, Checked, Crashed
+
+A message is one line: a JSON array of its name and its fields in order, then LF. Each
+direction is one pipe with one writer and one reader, so no lock is needed, a worker
+killed in the middle of a line harms nobody (an unfinished line is dropped), and no
+semaphore is left behind. JSON is chosen over pickle so that what comes from outside
+can at worst be a wrong value, never code.
+
+Secrets (headers, URLs with a query) travel in `Configure`, `Fetch` and `Answered`
+alone, and only through the pipes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from segdl import errors
+from segdl.errors import SegdlError
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """Base of all messages; their fields are plain JSON data."""
+
+
+class PartRef(NamedTuple):
+    """
+    Where a lane writes.
+
+    Attributes:
+        path: The part file.
+        device: Its st_dev; with `inode` it tells a file that was put in its place.
+        inode: Its st_ino.
+        direct: Whether direct I/O is wanted.
+        piece: Piece size in bytes.
+    """
+
+    path: str
+    device: int
+    inode: int
+    direct: bool
+    piece: int
+
+
+# --- to a worker ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Configure(Message):
+    """Set what holds for all requests; the first message to every worker."""
+
+    timeout: float
+    chunk_size: int
+    ca_file: str | None
+    proxy: str | None
+    user_agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch(Message):
+    """
+    Request bytes `[begin, end)` of `url` on a new lane.
+
+    Attributes:
+        lane: The lane's number, unique in the engine.
+        url: The URL to request; it may hold secrets.
+        headers: The user's request headers for this origin.
+        begin: First byte.
+        end: One past the last byte.
+        ranged: False asks for the whole representation, without a Range field.
+        follow: Whether to follow redirects; without it, one ends the lane.
+        hold: Whether to wait for `Accept` before any byte is written.
+        complete: Complete length every answer must state; None while unknown.
+        validator: What every answer must agree with, as JSON; None while unknown.
+        if_range: Value of an If-Range field; None for none.
+        part: Where to write, known from the start unless `hold`; None then.
+    """
+
+    lane: int
+    url: str
+    headers: dict[str, str]
+    begin: int
+    end: int
+    ranged: bool
+    follow: bool
+    hold: bool
+    complete: int | None
+    validator: dict[str, Any] | None
+    if_range: str | None
+    part: PartRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Accept(Message):
+    """
+    Let a held lane write.
+
+    Attributes:
+        lane: The lane.
+        part: Where to write.
+        end: One past the last byte wanted; None for all there is.
+    """
+
+    lane: int
+    part: PartRef
+    end: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Split(Message):
+    """Keep the first half of what is left to a lane; `Shrunk` answers."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stop(Message):
+    """End a lane in good order: write what it holds; `Ended` answers."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limit(Message):
+    """Receive no more than this many bytes a second over all lanes; None: no limit."""
+
+    bytes_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hash(Message):
+    """Begin to compute digests of a part file as its prefix grows."""
+
+    job: int
+    path: str
+    algorithms: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance(Message):
+    """Tell that the first `prefix` bytes are final; `last` asks for the digests."""
+
+    job: int
+    prefix: int
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Message):
+    """Read pieces [offset, length, xxh3] back and compare; `Checked` answers."""
+
+    job: int
+    path: str
+    pieces: list[tuple[int, int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop(Message):
+    """Forget a job's digests."""
+
+    job: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quit(Message):
+    """Leave."""
+
+
+# --- from a worker --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Message):
+    """
+    The head of an answer that passed every check.
+
+    Attributes:
+        lane: The lane.
+        url: The effective URL, after redirects; it may hold secrets.
+        ranges: True for 206: further ranges can be asked for.
+        complete: Complete length in bytes; None when the answer does not tell.
+        validator: The answer's validator, as JSON.
+        disposition: Content-Disposition, None without one.
+        digests: What the server states: [algorithm, hex, source] each.
+        accepts_ranges: False when Accept-Ranges says "none".
+        framed: False when only the end of the connection ends the body.
+    """
+
+    lane: int
+    url: str
+    ranges: bool
+    complete: int | None
+    validator: dict[str, Any]
+    disposition: str | None
+    digests: list[tuple[str, str, str]]
+    accepts_ranges: bool
+    framed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces(Message):
+    """Pieces that are written: [lane, offset, length, xxh3] each, in order."""
+
+    pieces: list[tuple[int, int, int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress(Message):
+    """How far lanes are: [lane, position, bytes received by the lane] each."""
+
+    lanes: list[tuple[int, int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shrunk(Message):
+    """A lane's end after `Split`; unchanged when too little was left to share."""
+
+    lane: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Message):
+    """
+    A lane is over; its pieces were sent before this.
+
+    Attributes:
+        lane: The lane.
+        position: One past the last byte written.
+        received: Body bytes the lane received.
+        failure: Why it did not get all it was to fetch, None when it did, or when it
+            was told to stop.
+    """
+
+    lane: int
+    position: int
+    received: int
+    failure: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed(Message):
+    """The digests of a whole part file; `failure` says why there are none."""
+
+    job: int
+    digests: dict[str, str]
+    failure: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Message):
+    """Which pieces [offset, length] do not have their checksum, or why none is read."""
+
+    job: int
+    bad: list[tuple[int, int]]
+    failure: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Crashed(Message):
+    """An exception nobody expected ended the worker."""
+
+    trace: str
+
+
+_TYPES: dict[str, type[Message]] = {
+    cls.__name__: cls
+    for cls in (
+        *(Configure, Fetch, Accept, Split, Stop, Limit),
+        *(Hash, Advance, Check, Drop, Quit),
+        *(Answered, Pieces, Progress, Shrunk, Ended),
+        *(Hashed, Checked, Crashed),
+    )
+}
+_FIELDS = {name: [f.name for f in fields(cls)] for name, cls in _TYPES.items()}
+
+
+def encode(message: Message) -> bytes:
+    """Write a message as one line."""
+    name = type(message).__name__
+    row = [name, *(getattr(message, field) for field in _FIELDS[name])]
+    return json.dumps(row, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def decode(line: bytes) -> Message:
+    """
+    Read a message from its line.
+
+    Raises:
+        ValueError: The line is no message.
+    """
+    row = json.loads(line)
+    if not isinstance(row, list) or not row or row[0] not in _TYPES:
+        raise ValueError(f"not a message: {line[:80]!r}")
+    name, *values = row
+    if len(values) != len(_FIELDS[name]):
+        raise ValueError(f"{name} takes {len(_FIELDS[name])} fields")
+    if name in ("Fetch", "Accept"):
+        at = _FIELDS[name].index("part")
+        values[at] = None if values[at] is None else PartRef(*values[at])
+    return _TYPES[name](*values)
+
+
+class Lines:
+    """Cut a stream of bytes into lines; an unfinished one waits for its rest."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Add what was read; give the lines that are whole."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        return whole
+
+
+def failure_to_json(error: SegdlError, code: int | None = None) -> dict[str, Any]:
+    """
+    Write an error of segdl's tree as plain data.
+
+    Args:
+        error: The error.
+        code: libcurl's result code it stands for, if any.
+    """
+    row: dict[str, Any] = {"kind": type(error).__name__, "message": error.message}
+    for name in ("status", "retry_after_seconds", "errno", "missing_bytes"):
+        if getattr(error, name, None) is not None:
+            row[name] = getattr(error, name)
+    if code is not None:
+        row["code"] = code
+    return row
+
+
+def failure_from_json(row: dict[str, Any]) -> SegdlError:
+    """Build the error again; one of an unknown kind becomes a WorkerError."""
+    kind = row.get("kind", "")
+    cls = getattr(errors, kind) if kind in errors.__all__ else errors.WorkerError
+    error: SegdlError = cls(str(row.get("message", "unknown failure")))
+    for name, value in row.items():
+        if name not in ("kind", "message"):
+            setattr(error, name, value)
+    return error

@@ -1,0 +1,226 @@
+"""Starting, watching and stopping workers.
+
+    Worker.start ──> python -I -S -c "..."   (or a thread, with processes=0)
+       send()   ──command pipe──>  _worker.serve
+       read()   <──event pipe────
+       sentinel <── pidfd: readable when the process is dead
+
+A worker is `sys.executable`, told to run `segdl._worker.main`, with two pipes and
+nothing else of ours; the user's `__main__` is never run again, whatever the global
+start method is, so no main guard is needed. Why not `multiprocessing`'s own
+processes and queues: see docs/notes/processes.md (no resource tracker process, no
+semaphore left in /dev/shm by kill -9, no ban inside daemonic processes, half the
+start-up time).
+
+`-I -S`: the worker's own standard library comes first on its path, the caller's
+`sys.path` behind it, so a `queue.py` beside the user's script can't take the place
+of the standard one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+from segdl._messages import Lines, Message, Quit, decode, encode
+from segdl.errors import WorkerError
+
+_BOOTSTRAP = (
+    "import sys, json; sys.path += json.loads(sys.argv[1]); "
+    "from segdl._worker import main; main(sys.argv[2:])"
+)
+_READ_BYTES = 1 << 18
+
+
+def can_spawn() -> bool:
+    """Tell whether there is an interpreter to start workers with."""
+    return bool(sys.executable) and os.access(sys.executable, os.X_OK)
+
+
+class Worker:
+    """
+    One worker, from the parent's side. It belongs to one thread.
+
+    Args:
+        role: `_worker.TRANSFER` or `_worker.VERIFY`.
+        in_process: Whether to run the loop on a thread of this process.
+
+    Raises:
+        WorkerError: It could not be started.
+    """
+
+    def __init__(self, role: str, *, in_process: bool) -> None:
+        self.role = role
+        self.lanes = 0  # how many the scheduler has put here
+        self._lines = Lines()
+        self._unsent = bytearray()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+        self._sentinel: int | None = None
+        command_reader, self._command_fd = os.pipe()
+        self._event_fd, event_writer = os.pipe()
+        try:
+            if in_process:
+                self._start_thread(command_reader, event_writer)
+            else:
+                self._start_process(command_reader, event_writer)
+        except BaseException:
+            os.close(command_reader)
+            os.close(event_writer)
+            os.close(self._command_fd)
+            os.close(self._event_fd)
+            raise
+        os.set_blocking(self._command_fd, False)
+        os.set_blocking(self._event_fd, False)
+
+    @property
+    def pid(self) -> int | None:
+        """The process's id; None for a thread."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def event_fd(self) -> int:
+        """Readable when events have come, or the worker is gone."""
+        return self._event_fd
+
+    @property
+    def command_fd(self) -> int:
+        """To be watched for writing while `blocked`."""
+        return self._command_fd
+
+    @property
+    def sentinel(self) -> int | None:
+        """Readable when the process has ended; None where the system has no such."""
+        return self._sentinel
+
+    @property
+    def blocked(self) -> bool:
+        """Whether commands wait for room in the pipe."""
+        return bool(self._unsent)
+
+    def send(self, message: Message) -> None:
+        """Send a command; never waits, and does nothing once the worker is dead."""
+        self._unsent += encode(message)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the pipe has room for."""
+        try:
+            while self._unsent:
+                del self._unsent[: os.write(self._command_fd, self._unsent)]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:
+            self._unsent.clear()
+
+    def read(self) -> Iterator[Message]:
+        """
+        Give the events that have come, without waiting.
+
+        Raises:
+            EOFError: There will be no more.
+        """
+        while True:
+            try:
+                data = os.read(self._event_fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                raise EOFError
+            for line in self._lines.feed(data):
+                yield decode(line)
+
+    def exitcode(self) -> int | None:
+        """Reap the process; None while it lives, or for a thread."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process or thread is still there."""
+        if self._process is not None:
+            return self._process.poll() is None
+        return self._thread is not None and self._thread.is_alive()
+
+    def quit(self) -> None:
+        """Ask the worker to write what it holds and leave."""
+        self.send(Quit())
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the end; True when it has come."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout)
+        elif self._thread is not None:
+            self._thread.join(timeout)
+        return not self.alive
+
+    def kill(self) -> None:
+        """End a process at once; a thread can only be asked."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def close(self) -> None:
+        """Free the descriptors; the worker leaves if it is still there."""
+        for fd in (self._command_fd, self._event_fd, self._sentinel):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._command_fd = self._event_fd = -1
+        self._sentinel = None
+
+    def _start_thread(self, command_reader: int, event_writer: int) -> None:
+        from segdl._worker import serve
+
+        self._thread = threading.Thread(
+            target=serve,
+            args=(self.role, command_reader, event_writer),
+            name=f"segdl-{self.role}",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def _start_process(self, command_reader: int, event_writer: int) -> None:
+        # SIGINT stays blocked in the child for good: Ctrl-C goes to the whole group,
+        # and it is the parent who stops its workers.
+        mask = _block_sigint()
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP),
+                    json.dumps([os.path.abspath(p) for p in sys.path]),
+                    *(self.role, str(os.getpid())),
+                    *(str(command_reader), str(event_writer)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(command_reader, event_writer),
+            )
+        except OSError as error:
+            raise WorkerError(
+                f"no worker process could be started with {sys.executable}: "
+                f"{error.strerror}; use processes=0 to do without"
+            ) from error
+        finally:
+            _restore_signals(mask)
+        os.close(command_reader)
+        os.close(event_writer)
+        with contextlib.suppress(AttributeError, OSError):
+            self._sentinel = os.pidfd_open(self._process.pid)
+
+
+def _block_sigint() -> set[int] | None:
+    if not hasattr(signal, "pthread_sigmask"):
+        return None
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}))
+
+
+def _restore_signals(mask: set[int] | None) -> None:
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

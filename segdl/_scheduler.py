@@ -1,0 +1,431 @@
+"""The engine's own thread: workers, timers, and the jobs between them.
+
+                     ┌──────────────────────────────┐
+    post(call) ────> │ loop: select(pipes, pidfds)  │ <── events ── workers, verifier
+    helper threads ─>│   jobs' on_ methods          │ ──> commands ─>
+                     │   timers, tick()             │
+                     └──────────────────────────────┘
+
+Everything a job does happens here, with the engine's lock held, so that the methods
+of the API, on other threads, see whole states. Nothing here waits for disk or network.
+
+A worker that dies: its sentinel fires; what it had already sent is read and counts;
+its lanes are lost, so the bytes they had not recorded are missing again; the next
+lane starts a new worker. Too many deaths in a minute fail the jobs instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import os
+import random
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+from typing import Any, Protocol
+
+from segdl._job import Job
+from segdl._messages import (
+    Answered,
+    Checked,
+    Configure,
+    Crashed,
+    Drop,
+    Ended,
+    Fetch,
+    Hashed,
+    Limit,
+    Message,
+    Pieces,
+    Progress,
+    Shrunk,
+)
+from segdl._processes import Worker, can_spawn
+from segdl._worker import TRANSFER, VERIFY
+from segdl.config import EngineConfig
+from segdl.errors import SegdlError, WorkerError
+
+# A file below this is not worth a second process.
+SECOND_WORKER_BYTES = 64 << 20
+_TICK_SECONDS = 0.1
+_MAX_DEATHS = 5
+_DEATHS_SECONDS = 60.0
+_QUIT_SECONDS = 0.5
+
+
+class Owner(Protocol):
+    """What the scheduler needs of the engine; called with the lock held."""
+
+    def job_event(self, job: Job, kind: str, fields: dict[str, Any]) -> None: ...
+    def job_ended(self, job: Job) -> None: ...
+    def tick(self, now: float) -> None: ...
+
+
+class Scheduler:
+    """
+    The thread, and the `Crew` of all jobs.
+
+    Args:
+        config: The engine's settings.
+        owner: The engine.
+        lock: The engine's.
+        user_agent: What requests say they are from.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        owner: Owner,
+        lock: threading.RLock,
+        user_agent: str,
+    ) -> None:
+        self._config = config
+        self._owner = owner
+        self._lock = lock
+        self._user_agent = user_agent
+        self._in_process = config.processes == 0 or not can_spawn()
+        self._workers: list[Worker] = []
+        self._verifier: Worker | None = None
+        self._lanes: dict[int, tuple[Job, Worker]] = {}
+        self._jobs: dict[int, Job] = {}
+        self._numbers = count(1)
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._calls: deque[Callable[[], None]] = deque()
+        self._deaths: deque[float] = deque()
+        self._limit_rate = config.limit_rate
+        self._shares: dict[int, float | None] = {}
+        self._stopping = False
+        self._selector = selectors.DefaultSelector()
+        self._wake_reader, self._wake_writer = os.pipe()
+        for fd in (self._wake_reader, self._wake_writer):
+            os.set_blocking(fd, False)
+        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+        self._thread = threading.Thread(
+            target=self._run, name="segdl-engine", daemon=True
+        )
+        self._thread.start()
+
+    # --- for the engine, on any thread ------------------------------------------------
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have something called on the scheduler's thread, soon."""
+        self._calls.append(call)
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_writer, b"\0")
+
+    def start(self, job: Job) -> None:
+        """Start a job."""
+
+        def start() -> None:
+            self._jobs[job.number] = job
+            self._worker_for(None)  # it starts while the job looks at the disk
+            job.start()
+
+        self.post(start)
+
+    def set_limit(self, bytes_per_second: float | None) -> None:
+        """Set the rate limit over all workers."""
+        self._limit_rate = bytes_per_second
+        self.post(self._share_limit)
+
+    def stop(self, timeout: float) -> None:
+        """Stop the workers and the thread; jobs should have ended before."""
+        self._stopping = True
+        self.post(lambda: None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    # --- the crew of a job ------------------------------------------------------------
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def random(self) -> float:
+        return random.random()
+
+    def lane_number(self) -> int:
+        return next(self._numbers)
+
+    def fetch(self, job: Job, fetch: Fetch, size: int | None) -> None:
+        worker = self._worker_for(size)
+        if worker is None:
+            self.post(lambda: job.fail(self._too_many_deaths()))
+            return
+        self._lanes[fetch.lane] = (job, worker)
+        worker.lanes += 1
+        self._send(worker, fetch)
+        self._share_limit()
+
+    def send(self, lane: int, message: Message) -> None:
+        held = self._lanes.get(lane)
+        if held is not None:
+            self._send(held[1], message)
+
+    def give_up(self, lane: int) -> None:
+        held = self._lanes.get(lane)
+        if held is not None:
+            held[1].kill()
+
+    def verify(self, message: Message) -> None:
+        if self._verifier is None:
+            if isinstance(message, Drop):
+                return
+            self._verifier = self._start_worker(VERIFY)
+        self._send(self._verifier, message)
+
+    def offload(
+        self, work: Callable[[], Any], done: Callable[[Any, SegdlError | None], None]
+    ) -> None:
+        def run() -> None:
+            result, error = None, None
+            try:
+                result = work()
+            except SegdlError as exc:
+                error = exc
+            except Exception as exc:
+                error = WorkerError(f"unexpected {type(exc).__name__}: {exc}")
+                error.__cause__ = exc
+                _log_unexpected("a job's work on the disk", exc)
+            self.post(lambda: done(result, error))
+
+        threading.Thread(target=run, name="segdl-disk", daemon=True).start()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        entry = (time.monotonic() + seconds, next(self._numbers), call)
+        heapq.heappush(self._timers, entry)
+
+    def event(self, job: Job, kind: str, fields: dict[str, Any]) -> None:
+        self._owner.job_event(job, kind, fields)
+
+    def ended(self, job: Job) -> None:
+        self._jobs.pop(job.number, None)
+        self._owner.job_ended(job)
+
+    # --- the loop ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        next_tick = 0.0
+        while not self._stopping:
+            ready = self._selector.select(self._wait_seconds(next_tick))
+            with self._lock:
+                for key, _ in ready:
+                    self._ready(key.fileobj, key.data)
+                while self._calls:
+                    self._guarded(self._calls.popleft())
+                now = time.monotonic()
+                while self._timers and self._timers[0][0] <= now:
+                    self._guarded(heapq.heappop(self._timers)[2])
+                if now >= next_tick:
+                    next_tick = now + _TICK_SECONDS
+                    self._owner.tick(now)
+        self._close()
+
+    def _wait_seconds(self, next_tick: float) -> float | None:
+        """How long nothing will happen by itself; None while there is no job."""
+        moments = [entry[0] for entry in self._timers[:1]]
+        if self._jobs:
+            moments.append(next_tick)
+        if not moments:
+            return None
+        return max(0.0, min(moments) - time.monotonic())
+
+    def _ready(self, fileobj: object, worker: Worker | None) -> None:
+        if worker is None:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._wake_reader, 4096):
+                    pass
+        elif worker.event_fd < 0:
+            return  # it died a moment ago
+        elif fileobj == worker.command_fd:
+            worker.flush()
+            self._watch_commands(worker)
+        else:
+            self._read(worker)
+
+    def _read(self, worker: Worker) -> None:
+        """Take a worker's events; notice its death, after what it had said."""
+        try:
+            for message in worker.read():
+                self._guarded(lambda m=message: self._handle(worker, m))  # type: ignore[misc]
+        except EOFError:
+            self._lost(worker)
+            return
+        if not worker.alive:
+            with contextlib.suppress(EOFError):
+                for message in worker.read():
+                    self._guarded(lambda m=message: self._handle(worker, m))  # type: ignore[misc]
+            self._lost(worker)
+
+    def _handle(self, worker: Worker, message: Message) -> None:
+        if isinstance(message, Pieces):
+            by_job: dict[int, list[tuple[int, int, int, str]]] = {}
+            for piece in message.pieces:
+                if piece[0] in self._lanes:
+                    job = self._lanes[piece[0]][0]
+                    by_job.setdefault(job.number, []).append(piece)
+            for number, pieces in by_job.items():
+                self._jobs[number].on_pieces(pieces)
+        elif isinstance(message, Progress):
+            for lane, position, received in message.lanes:
+                if lane in self._lanes:
+                    self._lanes[lane][0].on_progress(lane, position, received)
+        elif isinstance(message, Crashed):
+            _log_crash(message.trace)
+        elif isinstance(message, (Hashed, Checked)):
+            job = self._jobs.get(message.job)  # type: ignore[assignment]
+            if job is not None and isinstance(message, Hashed):
+                job.on_hashed(message)
+            elif job is not None and isinstance(message, Checked):
+                job.on_checked(message)
+        elif isinstance(message, (Answered, Shrunk, Ended)):
+            self._handle_lane(worker, message)
+
+    def _handle_lane(self, worker: Worker, message: Answered | Shrunk | Ended) -> None:
+        held = self._lanes.get(message.lane)
+        if held is None:
+            return
+        job = held[0]
+        if isinstance(message, Answered):
+            job.on_answered(message.lane, message)
+        elif isinstance(message, Shrunk):
+            job.on_shrunk(message.lane, message.end)
+        else:
+            del self._lanes[message.lane]
+            worker.lanes -= 1
+            job.on_ended(message)
+            self._share_limit()
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        """Call; an exception nobody expected must not end the thread."""
+        try:
+            call()
+        except Exception as exc:
+            _log_unexpected("the scheduler", exc)
+
+    # --- workers ----------------------------------------------------------------------
+
+    def _worker_for(self, size: int | None) -> Worker | None:
+        """The worker with the fewest lanes; a new one where that is worth it."""
+        wanted = 1
+        if not self._in_process and size is not None and size >= SECOND_WORKER_BYTES:
+            wanted = _processes(self._config.processes)
+        if len(self._workers) < wanted:
+            now = time.monotonic()
+            while self._deaths and self._deaths[0] < now - _DEATHS_SECONDS:
+                self._deaths.popleft()
+            if len(self._deaths) > _MAX_DEATHS:
+                return min(self._workers, key=lambda w: w.lanes, default=None)
+            worker = self._start_worker(TRANSFER)
+            self._workers.append(worker)
+        return min(self._workers, key=lambda worker: worker.lanes)
+
+    def _start_worker(self, role: str) -> Worker:
+        worker = Worker(role, in_process=self._in_process)
+        self._selector.register(worker.event_fd, selectors.EVENT_READ, worker)
+        if worker.sentinel is not None:
+            self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)
+        if role == TRANSFER:
+            config = self._config
+            self._send(
+                worker,
+                Configure(
+                    timeout=config.timeout,
+                    chunk_size=config.chunk_size,
+                    ca_file=config.ca_file,
+                    proxy=config.proxy,
+                    user_agent=config.user_agent or self._user_agent,
+                ),
+            )
+        return worker
+
+    def _send(self, worker: Worker, message: Message) -> None:
+        worker.send(message)
+        self._watch_commands(worker)
+
+    def _watch_commands(self, worker: Worker) -> None:
+        """Watch the command pipe for room, only while commands wait for it."""
+        watched = worker.command_fd in self._selector.get_map()
+        if worker.blocked and not watched:
+            self._selector.register(worker.command_fd, selectors.EVENT_WRITE, worker)
+        elif watched and not worker.blocked:
+            self._selector.unregister(worker.command_fd)
+
+    def _lost(self, worker: Worker) -> None:
+        """A worker is dead: give its lanes back."""
+        self._forget(worker)
+        self._deaths.append(time.monotonic())
+        code = worker.exitcode()
+        error = WorkerError(
+            f"a {worker.role} worker ended unexpectedly (exit code {code})",
+            exitcode=code,
+        )
+        if worker is self._verifier:
+            self._verifier = None
+            for job in list(self._jobs.values()):
+                self._guarded(lambda job=job: job.on_verifier_lost(error))  # type: ignore[misc]
+            return
+        self._workers.remove(worker)
+        lost = [n for n, (_, owner) in self._lanes.items() if owner is worker]
+        for lane in lost:
+            job = self._lanes.pop(lane)[0]
+            self._guarded(lambda job=job, lane=lane: job.on_lane_lost(lane, error))  # type: ignore[misc]
+
+    def _forget(self, worker: Worker) -> None:
+        """Stop watching a worker that is dead, and free its descriptors."""
+        for fd in (worker.event_fd, worker.command_fd, worker.sentinel):
+            if fd is not None and fd in self._selector.get_map():
+                self._selector.unregister(fd)
+        worker.kill()
+        worker.close()
+
+    def _too_many_deaths(self) -> WorkerError:
+        return WorkerError(
+            f"worker processes ended unexpectedly {len(self._deaths)} times in a "
+            "minute; with processes=0 segdl does without them"
+        )
+
+    def _share_limit(self) -> None:
+        """Give each worker its share of the rate limit, by its lanes."""
+        if self._limit_rate is None and not self._shares:
+            return
+        lanes = sum(worker.lanes for worker in self._workers)
+        for worker in self._workers:
+            share = None
+            if self._limit_rate is not None and lanes:
+                share = max(1.0, self._limit_rate * worker.lanes / lanes)
+            if self._shares.get(id(worker)) != share:
+                self._shares[id(worker)] = share
+                self._send(worker, Limit(share))
+
+    def _close(self) -> None:
+        """Stop all workers, kill those that do not leave, and free everything."""
+        workers = [*self._workers, *([self._verifier] if self._verifier else [])]
+        for worker in workers:
+            worker.quit()
+        deadline = time.monotonic() + _QUIT_SECONDS
+        for worker in workers:
+            worker.join(max(0.0, deadline - time.monotonic()))
+            self._forget(worker)
+        self._selector.close()
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+
+def _processes(wanted: int | str) -> int:
+    return min(2, os.cpu_count() or 1) if isinstance(wanted, str) else max(1, wanted)
+
+
+def _log_unexpected(where: str, error: BaseException) -> None:
+    import logging
+
+    logging.getLogger("segdl").error("unexpected error in %s", where, exc_info=error)
+
+
+def _log_crash(trace: str) -> None:
+    import logging
+
+    logging.getLogger("segdl").error("a worker crashed:\n%s", trace)

@@ -1,0 +1,364 @@
+"""The files of one download: the directory, NAME.part, NAME.segdl, and NAME at last.
+
+    look(name) ─┬─ nothing ───────────────────> create() ──┐
+                ├─ what an earlier run left ──> take up ───┤──> record()* ──> publish()
+                └─ a publish cut short ───────> finish it  └──> discard(), set_aside()
+
+Every method may wait for the disk, so the engine calls all but `record` on a helper
+thread. The part file is locked from `look` or `create` on until `close`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+from segdl import _fs
+from segdl._headers import Validator
+from segdl._manifest import (
+    Header,
+    Manifest,
+    Piece,
+    find_manifests,
+    load,
+    needs_verification,
+)
+from segdl._names import SafeName, checked_name, sidecar_names
+from segdl._urls import strip_secrets
+from segdl.errors import (
+    DestinationExists,
+    ManifestError,
+    SegdlError,
+    StorageError,
+    UsageError,
+)
+
+_MAX_RENAMES = 10_000
+
+
+def url_digest(url: str) -> str:
+    """Give what the manifest keeps of a URL, to recognise it without its secrets."""
+    return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """
+    What an earlier run left.
+
+    Attributes:
+        header: Of its manifest.
+        accepted: Pieces that can be trusted.
+        doubtful: Pieces whose bytes have to be compared with their checksum first.
+    """
+
+    header: Header
+    accepted: list[Piece]
+    doubtful: list[Piece]
+
+
+class Store:
+    """
+    The files of one download.
+
+    Args:
+        path: The directory; created when missing.
+        durability: "none", "publish" or "checkpoint".
+
+    Raises:
+        StorageError: The directory can't be made or used.
+    """
+
+    def __init__(self, path: str, durability: str) -> None:
+        self.directory = _fs.Directory.open(path)
+        self.durability = durability
+        self.name = SafeName("")
+        self.part: _fs.PartFile | None = None
+        self.manifest: Manifest | None = None
+        self.published = False
+
+    @property
+    def path(self) -> str:
+        """Full path of the destination."""
+        return self.directory.path_of(self.name)
+
+    @property
+    def part_name(self) -> str:
+        return sidecar_names(self.name)[0]
+
+    @property
+    def manifest_name(self) -> str:
+        return sidecar_names(self.name)[1]
+
+    def name_left_by(self, url_sha256: str) -> SafeName | None:
+        """Find the name that an earlier run of the same URL is saving as."""
+        for manifest_name in find_manifests(Path(self.directory.path)):
+            try:
+                header = load(self.directory, manifest_name).header
+            except SegdlError:
+                continue
+            name = checked_name(header.name)
+            if (
+                header.url_sha256 == url_sha256
+                and sidecar_names(name)[1] == manifest_name
+            ):
+                return name
+        return None
+
+    def free_name(self, name: SafeName) -> SafeName:
+        """Find a name that is not taken: NAME, NAME.1, NAME.2, before the suffix."""
+        path = Path(name)
+        for number in range(_MAX_RENAMES):
+            tried = f"{path.stem}.{number}{path.suffix}" if number else name
+            try:
+                candidate = checked_name(tried)
+            except UsageError as exc:
+                raise StorageError(f"no free name beside {name}: {exc}") from exc
+            part_name, manifest_name = sidecar_names(candidate)
+            if not any(
+                self.directory.exists(taken)
+                for taken in (candidate, part_name, manifest_name)
+            ):
+                return candidate
+        raise StorageError(f"no free name beside {name}")
+
+    def look(self, name: SafeName) -> Found | None:
+        """
+        Turn to a name, and take up what an earlier run left there.
+
+        Returns:
+            What was left; None when there is nothing to go on with, or when the
+            earlier run had only to finish its publish (`published` is set then).
+
+        Raises:
+            DestinationBusy: Another engine is at it.
+            DestinationExists: A part file without a manifest holds somebody's bytes.
+            StorageError: A file is not what it should be.
+        """
+        self.release()
+        self.directory.check_name(name)
+        self.name = name
+        if not self.directory.exists(self.part_name):
+            self._drop_lone_manifest()
+            return None
+        self.part = _fs.PartFile.open_existing(
+            self.directory, self.part_name, final_name=name
+        )
+        if not self.directory.exists(self.manifest_name):
+            self._refuse_lone_part()
+            return None
+        if self.part.links > 1:
+            self.part.publish(name, overwrite=False, durability=self.durability)
+            self.directory.unlink(self.manifest_name)
+            self.published = True
+            return None
+        try:
+            self.manifest = Manifest.open(
+                self.directory, self.manifest_name, durability=self.durability
+            )
+        except ManifestError:
+            # Nothing in it can be trusted, so nothing in the part can.
+            self.discard()
+            self.directory.unlink(self.manifest_name)
+            return None
+        return self._found()
+
+    def create(self, header: Header, needed_bytes: int) -> None:
+        """
+        Make a new part file and its manifest.
+
+        Args:
+            header: Its `dev` and `ino` are filled in.
+            needed_bytes: Room that the file will take.
+
+        Raises:
+            DiskFull: There is less room.
+            StorageError: A file can't be made.
+        """
+        _fs.check_space(self.directory, needed_bytes)
+        self.part = _fs.PartFile.create(self.directory, self.part_name, header.size)
+        try:
+            self.manifest = Manifest.create(
+                self.directory,
+                self.manifest_name,
+                self._with_identity(header),
+                durability=self.durability,
+            )
+        except BaseException:
+            self.discard()
+            raise
+
+    def restart(self, header: Header) -> None:
+        """Begin another representation in the same files."""
+        assert self.part is not None
+        assert self.manifest is not None
+        self.manifest.restart(self._with_identity(header))
+        self.part.truncate(0)
+        self.part.truncate(header.size or 0)
+
+    def record(self, pieces: list[Piece]) -> None:
+        """
+        Record pieces that are written.
+
+        Raises:
+            StorageError: The manifest can't be written.
+        """
+        if self.manifest is not None:
+            self.manifest.append_pieces(pieces)
+
+    def size_of_existing(self) -> int:
+        """Give the size of the file that has the final name, in bytes."""
+        found = self.directory.stat(self.name)
+        return 0 if found is None else found.st_size
+
+    def forget(self, bad: list[tuple[int, int]]) -> list[Piece]:
+        """Drop the records of pieces that proved wrong; give them."""
+        assert self.manifest is not None
+        ranges = set(map(tuple, bad))
+        pieces = [p for p in self.manifest.pieces() if (p.offset, p.length) in ranges]
+        self.manifest.forget(pieces)
+        return pieces
+
+    def publish(self, size: int, *, overwrite: bool) -> str:
+        """
+        Give the whole file its name, and remove the manifest.
+
+        Args:
+            size: Complete length in bytes.
+            overwrite: Replace a file of that name.
+
+        Returns:
+            The full path.
+
+        Raises:
+            DestinationExists: The name was taken meanwhile; the part is kept.
+            StorageError: The part is not what it should be, or can't be published.
+        """
+        assert self.part is not None
+        if self.part.size != size:
+            self.part.truncate(size)
+        self.part.publish(self.name, overwrite=overwrite, durability=self.durability)
+        if self.manifest is not None:
+            self.manifest.remove()
+        self.published = True
+        self.close()
+        return self.path
+
+    def set_aside(self) -> str:
+        """Keep a part whose digest is wrong out of the way; give its path."""
+        assert self.part is not None
+        aside = self.free_name(checked_name(f"{Path(self.part_name).stem}.corrupt"))
+        self.directory.rename(self.part_name, aside)
+        if self.manifest is not None:
+            self.manifest.remove()
+        self.release()
+        return self.directory.path_of(aside)
+
+    def discard(self) -> None:
+        """Remove part and manifest, as far as they are ours: open, and locked."""
+        # The part goes first: a lone part is never mistaken for progress.
+        if self.part is not None:
+            self.directory.unlink(self.part_name)
+        if self.manifest is not None:
+            self.manifest.remove()
+        self.release()
+
+    def release(self) -> None:
+        """Close and unlock part and manifest."""
+        if self.manifest is not None:
+            self.manifest.close()
+        if self.part is not None:
+            self.part.close()
+        self.part = self.manifest = None
+
+    def close(self) -> None:
+        """Close everything; a second call does nothing."""
+        self.release()
+        self.directory.close()
+
+    def _with_identity(self, header: Header) -> Header:
+        assert self.part is not None
+        device, inode = self.part.identity
+        return replace(header, dev=device, ino=inode)
+
+    def _drop_lone_manifest(self) -> None:
+        """Remove a manifest whose part was published or removed; nothing else."""
+        if self.directory.exists(self.manifest_name):
+            try:
+                load(self.directory, self.manifest_name)
+            except ManifestError:
+                return  # somebody else's file: `create` will refuse to replace it
+            self.directory.unlink(self.manifest_name)
+
+    def _refuse_lone_part(self) -> None:
+        """Drop a part that was never written; refuse one that was."""
+        assert self.part is not None
+        if self.part.blocks() > 0:
+            path = self.part.path
+            self.release()
+            raise DestinationExists(
+                f"{path} holds data but has no manifest beside it, so what is in it "
+                "can't be trusted (remove it, or save under another name)"
+            )
+        self.discard()
+
+    def _found(self) -> Found | None:
+        assert self.part is not None
+        assert self.manifest is not None
+        loaded = self.manifest.loaded
+        assert loaded is not None
+        header = loaded.header
+        if header.size is None or header.size != self.part.size:
+            return Found(header=header, accepted=[], doubtful=[])
+        moved = (header.dev, header.ino) != self.part.identity
+        boot = _fs.boot_id()
+        accepted: list[Piece] = []
+        doubtful: list[Piece] = []
+        for piece in loaded.pieces:
+            doubt = moved or needs_verification(piece, loaded, self.part.has_hole, boot)
+            (doubtful if doubt else accepted).append(piece)
+        return Found(header=header, accepted=accepted, doubtful=doubtful)
+
+
+def new_header(
+    *,
+    name: SafeName,
+    size: int | None,
+    piece: int,
+    validator: Validator,
+    url: str,
+    digest: str | None,
+) -> Header:
+    """Build a header whose part file is not made yet."""
+    return Header(
+        name=name,
+        size=size,
+        piece=piece,
+        validator=validator,
+        url_sha256=url_digest(url),
+        url=strip_secrets(url),
+        digest=digest,
+        dev=0,
+        ino=0,
+    )
+
+
+def unfinished(directory: Path) -> list[Header]:
+    """
+    Find what earlier runs left in a directory, in order of its names.
+
+    Raises:
+        StorageError: The directory can't be read.
+    """
+    headers = []
+    with _fs.Directory.open(directory, create=False) as opened:
+        for manifest_name in find_manifests(directory):
+            try:
+                header = load(opened, manifest_name).header
+            except SegdlError:
+                continue  # not a manifest of ours, or damaged: nothing to go on with
+            part_name, own_name = sidecar_names(checked_name(header.name))
+            if own_name == manifest_name and opened.exists(part_name):
+                headers.append(header)
+    return headers

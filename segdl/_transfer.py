@@ -1,0 +1,701 @@
+"""Requests on libcurl: one multi handle, its lanes, and the loop that drives them.
+
+    commands ──> Transfers ── Lane ── easy handle ──sockets──> origin
+                    │           │  head: every line -> HeadParser -> check_answer
+                    │           │  body: Sink -> part file
+    events  <───────┘           └─ redirects: a new request on the same lane
+
+This is the only module that imports pycurl. A lane goes through
+
+    request ─> head ─┬─ redirect: request again ─> ...
+                     ├─ refused by check_answer ─> Ended(failure)
+                     └─ Answered ─> (held until Accept) ─> body ─> Ended
+
+A held lane makes libcurl pause at the first body byte, so the bytes of the first,
+useful request wait in the socket while the parent prepares the file.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import selectors
+import time
+from collections.abc import Callable
+
+import pycurl
+
+from segdl import _retry
+from segdl._answers import REDIRECTS, Answer, Expectation, check_answer
+from segdl._fs import PartWriter, aligned_buffer
+from segdl._headers import Head, HeadParser, Validator
+from segdl._messages import (
+    Accept,
+    Answered,
+    Configure,
+    Ended,
+    Fetch,
+    Message,
+    PartRef,
+    Pieces,
+    Progress,
+    Shrunk,
+    failure_to_json,
+)
+from segdl._ranges import ByteRange
+from segdl._sink import BLOCK_BYTES, Sink
+from segdl._urls import headers_for, origin, redact, redact_text, redirect_target
+from segdl.errors import (
+    IncompleteTransfer,
+    RangeMismatch,
+    RedirectRefused,
+    SegdlError,
+    StatusError,
+    TransferError,
+)
+
+MAX_REDIRECTS = 10
+
+# 512 KiB a recv: 16 - 64 KiB need several times the system calls, more gains nothing.
+# libcurl >= 8.7 has one such buffer for the whole multi handle.
+_RECEIVE_BUFFER_BYTES = 512 * 1024
+_MAX_RECEIVE_BUFFER_BYTES = 10 * 1024 * 1024  # libcurl's own limit
+
+# A connection below this for `timeout` seconds is stalled, or dribbles.
+_LOW_SPEED_BYTES_PER_SECOND = 512
+
+# Bodies of redirects and errors are read, so that the connection can be used again,
+# as long as they are short.
+_MAX_IGNORED_BYTES = 64 * 1024
+
+_PROGRESS_SECONDS = 0.1
+_SLOW_TICKS = 5
+# Pieces wait this long for others, so that a fast transfer sends few messages.
+_PIECES_SECONDS = 0.02
+_MAX_PIECES_A_MESSAGE = 64
+_THROTTLE_SECONDS = 0.01
+
+# curl.h: pycurl has no name for it, and takes any option by its number.
+_SUPPRESS_CONNECT_HEADERS = 265
+
+_CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # Alpine, macOS, BSD
+)
+
+
+def authorities(ca_file: str | None) -> str | None:
+    """
+    Find the file of trusted certificates.
+
+    The wheels of pycurl bring an OpenSSL whose default path exists on few systems.
+
+    Args:
+        ca_file: The user's choice, None for none.
+
+    Returns:
+        A path, or None to leave it to libcurl.
+    """
+    if ca_file:
+        return ca_file
+    for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        if os.environ.get(name):
+            return os.environ[name]
+    return next((path for path in _CA_FILES if os.path.exists(path)), None)
+
+
+class Bucket:
+    """
+    A token bucket: so many bytes a second, and a tenth of a second's in one go.
+
+    Args:
+        bytes_per_second: The rate, above 0.
+        now: Monotonic time in seconds.
+    """
+
+    def __init__(self, bytes_per_second: float, now: float) -> None:
+        self.bytes_per_second = bytes_per_second
+        self._tokens = 0.0
+        self._stamp = now
+
+    def ready(self, now: float) -> bool:
+        """Tell whether bytes may be taken now."""
+        gained = (now - self._stamp) * self.bytes_per_second
+        self._tokens = min(self._tokens + gained, self.bytes_per_second / 10)
+        self._stamp = now
+        return self._tokens > 0
+
+    def take(self, count: int) -> None:
+        """Take bytes; the last ones of a slice may go below zero."""
+        self._tokens -= count
+
+
+class Lane:
+    """One segment's request, redirects included."""
+
+    def __init__(self, owner: Transfers, fetch: Fetch) -> None:
+        self.owner = owner
+        self.fetch = fetch
+        self.url = fetch.url
+        self.headers = fetch.headers
+        self.curl: pycurl.Curl | None = None
+        self.heads: list[Head] = []
+        self.parser = HeadParser()
+        self.answer: Answer | None = None
+        self.sink: Sink | None = None
+        self.part: PartRef | None = None
+        self.failure: SegdlError | None = None
+        self.held = fetch.hold
+        self.waiting = False  # paused by us, at the first byte or by the rate limit
+        self.over: int | None = None  # libcurl's result, while the lane is held
+        self.received = 0
+        self.ignored = 0
+        self.reported = (-1, -1)
+        self.unwritten_ticks = 0
+
+    @property
+    def wanted(self) -> ByteRange | None:
+        """What the Range field asks for."""
+        fetch = self.fetch
+        return ByteRange(fetch.begin, fetch.end) if fetch.ranged else None
+
+    @property
+    def full(self) -> bool:
+        """Whether all that was wanted has come, though the origin may send on."""
+        return self.sink is not None and self.sink.full
+
+    @property
+    def position(self) -> int:
+        """One past the last byte received."""
+        return self.fetch.begin if self.sink is None else self.sink.position
+
+    def written(self) -> int:
+        """
+        Tell how far the file is filled, at a tick of the progress reports.
+
+        A lane so slow that its buffer has not been full for some ticks writes what it
+        has, so that progress moves.
+        """
+        if self.sink is None:
+            return self.fetch.begin
+        if self.sink.written != self.reported[0]:
+            self.unwritten_ticks = 0
+        else:
+            self.unwritten_ticks += 1
+            if self.unwritten_ticks >= _SLOW_TICKS:
+                self.sink.flush()
+        return self.sink.written
+
+    def on_header(self, line: bytes) -> int | None:
+        """Take a header line; refuse the answer as soon as its head is whole."""
+        try:
+            self.parser.feed(line)
+            if self.parser.complete:
+                self._on_head(self.parser.head)
+        except SegdlError as error:
+            self.failure = error
+            return -1
+        return None
+
+    def on_body(self, data: memoryview) -> int | None:
+        """Take body bytes."""
+        if self.held:
+            self.waiting = True
+            return pycurl.WRITEFUNC_PAUSE  # type: ignore[no-any-return]
+        sink = self.sink
+        if sink is None or self.answer is None:
+            self.ignored += len(data)
+            return None if self.ignored <= _MAX_IGNORED_BYTES else -1
+        if self.owner.bucket is not None and not self.owner.allow(len(data)):
+            self.waiting = True
+            return pycurl.WRITEFUNC_PAUSE  # type: ignore[no-any-return]
+        try:
+            taken = sink.write(data)
+        except SegdlError as error:
+            self.failure = error
+            return -1
+        self.received += taken
+        if taken < len(data):
+            return taken
+        if sink.full and not self._ends_by_itself(sink):
+            self.owner.full.append(self)
+        return None
+
+    def _ends_by_itself(self, sink: Sink) -> bool:
+        """Whether the origin has nothing more to send, so the connection stays good."""
+        return self.answer is not None and self.answer.end == sink.end
+
+    def _on_head(self, head: Head) -> None:
+        """Decide about an answer, at the end of its head."""
+        if head.status < 200:
+            return
+        self.heads.append(head)
+        if head.status in REDIRECTS and head.get("location"):
+            if not self.fetch.follow:
+                raise StatusError(
+                    f"the origin redirects this link now ({head.status})",
+                    status=head.status,
+                )
+            return
+        validator = self.fetch.validator
+        expected = Expectation(
+            wanted=self.wanted,
+            complete=self.fetch.complete,
+            validator=None if validator is None else Validator.from_json(validator),
+            if_range=self.fetch.if_range is not None,
+        )
+        answer = check_answer(self.heads, expected)
+        if not answer.ranges and not self.held and self.fetch.begin > 0:
+            raise RangeMismatch(
+                f"asked for bytes {self.fetch.begin}-{self.fetch.end - 1}, the origin "
+                "sent the whole file (200)"
+            )
+        self.answer = answer
+        self.owner.answered(self)
+
+    def redirect(self) -> str | None:
+        """The target when the last head is a redirect that is to be followed."""
+        if self.answer is not None or not self.heads:
+            return None
+        head = self.heads[-1]
+        location = head.get("location")
+        if head.status not in REDIRECTS or not location:
+            return None
+        if len(self.heads) > MAX_REDIRECTS:
+            raise RedirectRefused(
+                f"more than {MAX_REDIRECTS} redirects, the last one from "
+                f"{redact(self.url)}"
+            )
+        return redirect_target(self.url, location)
+
+
+class Transfers:
+    """
+    All lanes of one worker, on one multi handle.
+
+    Args:
+        emit: Called with each message for the parent; may block.
+    """
+
+    def __init__(self, emit: Callable[[Message], None]) -> None:
+        self._emit = emit
+        self._options = Configure(30.0, 8192, None, None, "segdl")
+        self._lanes: dict[int, Lane] = {}
+        self._by_curl: dict[pycurl.Curl, Lane] = {}
+        self._writers: dict[PartRef, tuple[PartWriter, int]] = {}
+        self._buffers: list[memoryview] = []
+        self._pieces: list[tuple[int, int, int, str]] = []
+        self._pieces_sent = 0.0
+        self._progress_sent = 0.0
+        self._timer: float | None = None
+        self.bucket: Bucket | None = None
+        self.full: list[Lane] = []
+        self._selector = selectors.DefaultSelector()
+        self._multi = pycurl.CurlMulti()
+        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
+        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
+        self._multi.setopt(pycurl.M_MAXCONNECTS, 256)
+
+    # --- commands ---------------------------------------------------------------------
+
+    def configure(self, options: Configure) -> None:
+        """Set what holds for all requests from now on."""
+        self._options = options
+
+    def fetch(self, fetch: Fetch) -> None:
+        """Start a lane."""
+        lane = Lane(self, fetch)
+        self._lanes[fetch.lane] = lane
+        try:
+            if fetch.part is not None:
+                self._open_sink(lane, fetch.part, fetch.end)
+            self._request(lane)
+        except SegdlError as error:
+            lane.failure = error
+            self._end(lane)
+
+    def accept(self, accept: Accept) -> None:
+        """Let a held lane write."""
+        lane = self._lanes.get(accept.lane)
+        if lane is None:
+            return
+        try:
+            self._open_sink(lane, accept.part, accept.end)
+        except SegdlError as error:
+            lane.failure = error
+            self._end(lane)
+            return
+        lane.held = False
+        if lane.over is not None:
+            self._finished(lane, lane.over, "")
+        elif lane.full:
+            self._end(lane)
+        else:
+            self._resume(lane)
+
+    def split(self, number: int) -> None:
+        """Halve what is left to a lane."""
+        lane = self._lanes.get(number)
+        if lane is not None and lane.sink is not None and not lane.full:
+            self._emit(Shrunk(number, lane.sink.split()))
+
+    def stop(self, number: int) -> None:
+        """End a lane in good order."""
+        lane = self._lanes.get(number)
+        if lane is not None:
+            self._end(lane)
+
+    def limit(self, bytes_per_second: float | None) -> None:
+        """Set the rate limit over all lanes, None for none."""
+        if bytes_per_second is None:
+            self.bucket = None
+            for lane in list(self._lanes.values()):
+                if not lane.held:
+                    self._resume(lane)
+        elif self.bucket is None:
+            self.bucket = Bucket(bytes_per_second, time.monotonic())
+        else:
+            self.bucket.bytes_per_second = bytes_per_second
+
+    def close(self) -> None:
+        """End all lanes, with their pieces written, and free everything."""
+        for lane in list(self._lanes.values()):
+            self._end(lane)
+        self._multi.close()
+        self._selector.close()
+
+    def watch(self, fd: int) -> None:
+        """Let `turn` tell when a foreign descriptor is readable."""
+        self._selector.register(fd, selectors.EVENT_READ, "foreign")
+
+    # --- the loop ---------------------------------------------------------------------
+
+    def turn(self, longest_seconds: float) -> list[int]:
+        """
+        Wait for sockets, timers and foreign descriptors, and serve the former.
+
+        Args:
+            longest_seconds: The longest wait.
+
+        Returns:
+            The foreign descriptors that are readable, such as the command pipe.
+        """
+        foreign = []
+        for key, mask in self._selector.select(self._wait_seconds(longest_seconds)):
+            if key.data is not None:
+                foreign.append(key.fd)
+                continue
+            bits = 0
+            if mask & selectors.EVENT_READ:
+                bits |= pycurl.CSELECT_IN
+            if mask & selectors.EVENT_WRITE:
+                bits |= pycurl.CSELECT_OUT
+            self._multi.socket_action(key.fd, bits)
+            if self.full:
+                self._end_full()
+        now = time.monotonic()
+        if self._timer is not None and now >= self._timer:
+            self._timer = None
+            self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
+            self._end_full()
+        self._collect()
+        if self.bucket is not None and self.bucket.ready(now):
+            self._resume_throttled()
+        if self._pieces and now - self._pieces_sent >= _PIECES_SECONDS:
+            self._send_pieces(now)
+        if now - self._progress_sent >= _PROGRESS_SECONDS:
+            self._send_progress(now)
+        return foreign
+
+    def _wait_seconds(self, longest: float) -> float:
+        now = time.monotonic()
+        if self._timer is not None:
+            longest = min(longest, self._timer - now)
+        if self._pieces:
+            longest = min(longest, self._pieces_sent + _PIECES_SECONDS - now)
+        if self._lanes:
+            longest = min(longest, self._progress_sent + _PROGRESS_SECONDS - now)
+            if self.bucket is not None:
+                longest = min(longest, _THROTTLE_SECONDS)
+        return max(0.0, longest)
+
+    def _collect(self) -> None:
+        """Take the transfers that libcurl has finished."""
+        while True:
+            queued, good, bad = self._multi.info_read()
+            for curl in good:
+                self._finished(self._by_curl[curl], 0, "")
+            for curl, code, text in bad:
+                self._finished(self._by_curl[curl], code, text)
+            if not queued:
+                return
+
+    def _end_full(self) -> None:
+        """End lanes that have all they want while their origin sends on."""
+        while self.full:
+            lane = self.full.pop()
+            if self._lanes.get(lane.fetch.lane) is lane:
+                self._end(lane)
+
+    def _resume_throttled(self) -> None:
+        for lane in list(self._lanes.values()):
+            if lane.waiting and not lane.held:
+                self._resume(lane)
+
+    def allow(self, count: int) -> bool:
+        """Ask the rate limit for bytes."""
+        assert self.bucket is not None
+        if not self.bucket.ready(time.monotonic()):
+            return False
+        self.bucket.take(count)
+        return True
+
+    # --- libcurl ----------------------------------------------------------------------
+
+    def _on_socket(
+        self, what: int, fd: int, _multi: pycurl.CurlMulti, _data: object
+    ) -> None:
+        """Watch a socket as libcurl asks."""
+        if what == pycurl.POLL_REMOVE:
+            self._selector.unregister(fd)
+            return
+        events = 0
+        if what in (pycurl.POLL_IN, pycurl.POLL_INOUT):
+            events |= selectors.EVENT_READ
+        if what in (pycurl.POLL_OUT, pycurl.POLL_INOUT):
+            events |= selectors.EVENT_WRITE
+        if fd in self._selector.get_map():
+            self._selector.modify(fd, events)
+        else:
+            self._selector.register(fd, events)
+
+    def _on_timer(self, milliseconds: int) -> None:
+        self._timer = (
+            None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
+        )
+
+    def _request(self, lane: Lane) -> None:
+        """Send a lane's request, the first one or one after a redirect."""
+        lane.parser = HeadParser()
+        lane.ignored = 0
+        curl = pycurl.Curl()
+        lane.curl = curl
+        self._set_up(curl, lane)
+        self._by_curl[curl] = lane
+        try:
+            self._multi.add_handle(curl)
+        except pycurl.error as error:
+            raise TransferError(f"libcurl refused the request: {error}") from error
+
+    def _set_up(self, curl: pycurl.Curl, lane: Lane) -> None:
+        options = self._options
+        curl.setopt(pycurl.URL, lane.url)
+        curl.setopt(pycurl.HTTPHEADER, _request_fields(lane))
+        curl.setopt(pycurl.USERAGENT, options.user_agent)
+        # HTTP/2 would fold the lanes of this multi handle into one TCP connection.
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.SSL_VERIFYPEER, 1)
+        curl.setopt(pycurl.SSL_VERIFYHOST, 2)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
+        curl.setopt(pycurl.BUFFERSIZE, self._receive_buffer())
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(options.timeout * 1000)))
+        curl.setopt(pycurl.LOW_SPEED_LIMIT, self._low_speed())
+        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, math.ceil(options.timeout)))
+        ca_file = authorities(options.ca_file)
+        if ca_file is not None:
+            curl.setopt(pycurl.CAINFO, ca_file)
+        if options.proxy is not None:
+            curl.setopt(pycurl.PROXY, options.proxy)
+        curl.setopt(pycurl.HEADERFUNCTION, lane.on_header)
+        curl.setopt(pycurl.WRITEFUNCTION, lane.on_body, use_memoryview=True)
+
+    def _receive_buffer(self) -> int:
+        wanted = max(_RECEIVE_BUFFER_BYTES, self._options.chunk_size)
+        return min(wanted, _MAX_RECEIVE_BUFFER_BYTES)
+
+    def _low_speed(self) -> int:
+        """The stall limit, below what a rate limit leaves to each lane."""
+        if self.bucket is None:
+            return _LOW_SPEED_BYTES_PER_SECOND
+        share = self.bucket.bytes_per_second / max(1, len(self._lanes))
+        return max(1, min(_LOW_SPEED_BYTES_PER_SECOND, int(share / 4)))
+
+    def _resume(self, lane: Lane) -> None:
+        if lane.waiting and lane.curl is not None:
+            lane.waiting = False
+            lane.curl.pause(pycurl.PAUSE_CONT)
+            self._end_full()
+
+    # --- the ends of a lane -----------------------------------------------------------
+
+    def answered(self, lane: Lane) -> None:
+        """Tell the parent about an answer: held ones, and where redirects led."""
+        answer = lane.answer
+        assert answer is not None
+        if lane.fetch.hold or lane.fetch.follow:
+            self._emit(
+                Answered(
+                    lane.fetch.lane,
+                    lane.url,
+                    answer.ranges,
+                    answer.complete,
+                    answer.validator.to_json(),
+                    answer.disposition,
+                    [(d.algorithm, d.hex, d.source) for d in answer.digests],
+                    answer.accepts_ranges,
+                    answer.framed,
+                )
+            )
+
+    def _finished(self, lane: Lane, code: int, text: str) -> None:
+        """Go on after libcurl has finished a request: redirect, wait, or end."""
+        if lane.failure is None and code != 0 and not lane.full:
+            lane.failure = self._curl_failure(lane, code, text)
+        try:
+            target = None if lane.failure is not None else lane.redirect()
+            if target is not None:
+                self._follow(lane, target)
+                return
+        except SegdlError as error:
+            lane.failure = error
+        if lane.failure is None and lane.held:
+            lane.over = code
+            return
+        if lane.failure is None:
+            lane.failure = _shortfall(lane)
+        self._end(lane)
+
+    def _follow(self, lane: Lane, target: str) -> None:
+        """Request a redirect's target, without what belongs to the old origin."""
+        self._release_curl(lane)
+        lane.headers = headers_for(lane.headers, origin(lane.url), origin(target))
+        lane.url = target
+        self._request(lane)
+
+    def _curl_failure(self, lane: Lane, code: int, text: str) -> SegdlError:
+        assert lane.curl is not None
+        connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or bool(lane.heads)
+        return _retry.curl_error(
+            code,
+            f"{redact(lane.url)}: {redact_text(text)}",
+            connected=connected,
+            proxied=self._options.proxy is not None,
+        )
+
+    def _end(self, lane: Lane) -> None:
+        """Close a lane, write what it holds, and tell the parent."""
+        self._release_curl(lane)
+        self._lanes.pop(lane.fetch.lane, None)
+        position = lane.fetch.begin
+        if lane.sink is not None:
+            try:
+                position = lane.sink.finish()
+            except SegdlError as error:
+                lane.failure = error
+                position = lane.sink.written
+            self._release_sink(lane)
+        self._send_pieces(time.monotonic())
+        failure = lane.failure
+        row = None
+        if failure is not None:
+            row = failure_to_json(failure, getattr(failure, "code", None))
+        self._emit(Ended(lane.fetch.lane, position, lane.received, row))
+
+    def _release_curl(self, lane: Lane) -> None:
+        curl, lane.curl = lane.curl, None
+        if curl is not None:
+            lane.waiting = False
+            if self._by_curl.pop(curl, None) is not None:
+                self._multi.remove_handle(curl)
+            curl.close()
+
+    # --- files ------------------------------------------------------------------------
+
+    def _open_sink(self, lane: Lane, part: PartRef, end: int | None) -> None:
+        """Give a lane its place in the part file; lanes share one open file."""
+        writer, users = self._writers.pop(part, (None, 0))
+        if writer is None:
+            writer = PartWriter(part.path, (part.device, part.inode), part.direct)
+        self._writers[part] = (writer, users + 1)
+        number = lane.fetch.lane
+        lane.part = part
+        lane.sink = Sink(
+            writer,
+            lane.fetch.begin,
+            end,
+            piece=part.piece,
+            buffer=self._buffers.pop()
+            if self._buffers
+            else aligned_buffer(BLOCK_BYTES),
+            on_piece=lambda *piece: self._pieces.append((number, *piece)),
+        )
+
+    def _release_sink(self, lane: Lane) -> None:
+        assert lane.sink is not None
+        assert lane.part is not None
+        self._buffers.append(lane.sink.buffer)
+        writer, users = self._writers.pop(lane.part)
+        if users > 1:
+            self._writers[lane.part] = (writer, users - 1)
+        else:
+            writer.close()
+
+    # --- reports ----------------------------------------------------------------------
+
+    def _send_pieces(self, now: float) -> None:
+        self._pieces_sent = now
+        while self._pieces:
+            self._emit(Pieces(self._pieces[:_MAX_PIECES_A_MESSAGE]))
+            del self._pieces[:_MAX_PIECES_A_MESSAGE]
+
+    def _send_progress(self, now: float) -> None:
+        self._progress_sent = now
+        rows = []
+        for lane in list(self._lanes.values()):
+            try:
+                state = (lane.written(), lane.received)
+            except SegdlError as error:
+                lane.failure = error
+                self._end(lane)
+                continue
+            if state != lane.reported:
+                lane.reported = state
+                rows.append((lane.fetch.lane, *state))
+        if rows:
+            self._emit(Progress(rows))
+
+
+def _request_fields(lane: Lane) -> list[bytes]:
+    """Give the request's fields, the user's first, as libcurl wants them."""
+    fetch = lane.fetch
+    rows = [
+        # libcurl leaves a field with an empty value out unless it is written so.
+        f"{name}: {value}" if value else f"{name};"
+        for name, value in lane.headers.items()
+    ]
+    rows.append("Accept-Encoding: identity")
+    rows.append("Want-Repr-Digest: sha-256=10")
+    if lane.wanted is not None:
+        rows.append(f"Range: {lane.wanted.header_value()}")
+        if fetch.if_range is not None:
+            rows.append(f"If-Range: {fetch.if_range}")
+    return [row.encode("latin-1") for row in rows]
+
+
+def _shortfall(lane: Lane) -> SegdlError | None:
+    """Tell whether a request that libcurl calls done lacks bytes it had promised."""
+    if lane.full or lane.sink is None:
+        return None
+    assert lane.answer is not None
+    end = lane.answer.end
+    if end is None or lane.position >= min(end, lane.sink.end):
+        return None
+    return IncompleteTransfer(
+        f"{redact(lane.url)}: the origin promised bytes up to {end - 1} and ended "
+        f"before {lane.position}"
+    )

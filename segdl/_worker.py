@@ -1,0 +1,198 @@
+"""A worker: reads commands from one pipe, writes events to another, one loop.
+
+    command pipe ──> Commands ──> Transfers.turn() or Verifier.turn() ──> event pipe
+
+`main` is a worker process; `serve` is the same loop, for the thread that takes its
+place with `processes=0`. A process also
+
+- keeps out of Ctrl-C: the parent started it with SIGINT blocked, and stops it itself;
+- leaves at once when its parent is gone: the command pipe ends, or `os.getppid()`
+  changes. The pipe alone may be late: a process that the user's program forked holds
+  it open as long as it lives. PR_SET_PDEATHSIG would follow the thread that started
+  the worker, not the process. What is lost is at most a piece a lane, and the
+  parent, who alone writes the manifest, is gone already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from segdl._messages import (
+    Accept,
+    Configure,
+    Crashed,
+    Fetch,
+    Limit,
+    Lines,
+    Message,
+    Quit,
+    Split,
+    Stop,
+    decode,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from segdl._transfer import Transfers
+
+_PARENT_CHECK_SECONDS = 0.5
+_TURN_SECONDS = 1.0
+_READ_BYTES = 1 << 16
+
+TRANSFER = "transfer"
+VERIFY = "verify"
+
+
+class ParentGoneError(Exception):
+    """The other end of the command pipe is closed."""
+
+
+class Commands:
+    """The reading end of the command pipe."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._lines = Lines()
+        os.set_blocking(fd, False)
+
+    def read(self) -> Iterator[Message]:
+        """
+        Give the commands that have arrived, without waiting.
+
+        Raises:
+            ParentGoneError: There will be no more.
+        """
+        while True:
+            try:
+                data = os.read(self.fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                raise ParentGoneError
+            for line in self._lines.feed(data):
+                yield decode(line)
+
+
+class Events:
+    """The writing end of the event pipe; writes wait while the parent is busy."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def emit(self, message: Message) -> None:
+        """
+        Send an event.
+
+        Raises:
+            ParentGoneError: Nobody reads any more.
+        """
+        data = memoryview(encode(message))
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except BrokenPipeError as error:
+            raise ParentGoneError from error
+
+
+def serve(role: str, command_fd: int, event_fd: int) -> None:
+    """
+    Serve commands until `Quit`, or until the parent is gone; then close both pipes.
+
+    Args:
+        role: `TRANSFER` or `VERIFY`.
+        command_fd: Where commands are read.
+        event_fd: Where events are written.
+    """
+    events = Events(event_fd)
+    try:
+        if role == VERIFY:
+            _verify(Commands(command_fd), events)
+        else:
+            _transfer(Commands(command_fd), events)
+    except ParentGoneError:
+        pass
+    except Exception:
+        with contextlib.suppress(ParentGoneError):
+            events.emit(Crashed(traceback.format_exc()))
+    finally:
+        os.close(command_fd)
+        os.close(event_fd)
+
+
+def main(arguments: list[str]) -> None:
+    """
+    Run a worker process.
+
+    Args:
+        arguments: role, parent's process id, command descriptor, event descriptor.
+    """
+    role, parent, command_fd, event_fd = arguments
+    watchdog = threading.Thread(
+        target=_leave_with_parent, args=(int(parent),), daemon=True
+    )
+    watchdog.start()
+    serve(role, int(command_fd), int(event_fd))
+    # Nothing is buffered in Python, and libcurl's clean-up would only cost time.
+    os._exit(0)
+
+
+def _leave_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_PARENT_CHECK_SECONDS)
+    os._exit(0)
+
+
+def _transfer(commands: Commands, events: Events) -> None:
+    from segdl._transfer import Transfers
+
+    transfers = Transfers(events.emit)
+    transfers.watch(commands.fd)
+    try:
+        while True:
+            if not transfers.turn(_TURN_SECONDS):
+                continue
+            for message in commands.read():
+                if isinstance(message, Quit):
+                    return
+                _command(transfers, message)
+    finally:
+        transfers.close()
+
+
+def _command(transfers: Transfers, message: Message) -> None:
+    if isinstance(message, Fetch):
+        transfers.fetch(message)
+    elif isinstance(message, Accept):
+        transfers.accept(message)
+    elif isinstance(message, Split):
+        transfers.split(message.lane)
+    elif isinstance(message, Stop):
+        transfers.stop(message.lane)
+    elif isinstance(message, Limit):
+        transfers.limit(message.bytes_per_second)
+    elif isinstance(message, Configure):
+        transfers.configure(message)
+
+
+def _verify(commands: Commands, events: Events) -> None:
+    from segdl._verify import Verifier
+
+    verifier = Verifier(events.emit)
+    try:
+        while True:
+            if not verifier.busy:
+                select.select([commands.fd], [], [])
+            for message in commands.read():
+                if isinstance(message, Quit):
+                    return
+                verifier.handle(message)
+            verifier.turn()
+    finally:
+        verifier.close()

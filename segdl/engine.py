@@ -1,0 +1,649 @@
+"""`DownloadEngine`: the public face. It admits tasks, and keeps them in step.
+
+    download() ──> DownloadQueue ──admit──> Job ──on──> Scheduler's thread
+        │              (pending)   (slots)    │
+    DownloadTask <────── tick(), job_ended() ─┴──> Callbacks' thread ──> the user
+
+The methods run on any thread; they hold the engine's lock, and wait for nothing but
+`wait` and `shutdown`. A task is `downloading` from the moment it has a slot, although
+its job starts a moment later on the scheduler's thread.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakSet
+
+from segdl import _urls
+from segdl._callbacks import Callbacks
+from segdl._digests import parse_checksum
+from segdl._job import Job, Request
+from segdl._names import SafeName, checked_name
+from segdl._scheduler import Scheduler
+from segdl._store import Store, unfinished, url_digest
+from segdl._version import __version__
+from segdl.config import EngineConfig
+from segdl.errors import SegdlError, UsageError
+from segdl.progress import TaskEvent, eta_seconds
+from segdl.queue import DownloadQueue
+from segdl.stats import DownloadStats
+from segdl.task import (
+    CANCELLED,
+    COMPLETED,
+    DOWNLOADING,
+    FAILED,
+    FINAL,
+    PAUSED,
+    PENDING,
+    DownloadTask,
+    wake_waiters,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from segdl.config import Durability, IoMode, OnExists
+
+__all__ = ["DownloadEngine"]
+
+# `shutdown(wait=False)` has two seconds: lanes end within one, workers in half of one.
+_STOP_SECONDS = 1.4
+_JOIN_SECONDS = 0.6
+
+_engines: WeakSet[DownloadEngine] = WeakSet()
+
+
+class DownloadEngine:
+    """
+    Download files, several at a time, each over several connections.
+
+    Use it as a context manager, or call `shutdown`; one that is left alone ends with
+    the interpreter, and what it was doing stays resumable.
+
+    Args:
+        max_workers: Tasks downloading at the same time.
+        chunk_size: Smallest receive buffer in bytes.
+        retry_times: Attempts after the first that make no progress before a task
+            fails; progress refills the budget.
+        retry_delay: Seconds before the first retry; grows exponentially, with jitter.
+            A server's Retry-After wins.
+        timeout: Seconds to connect; and for so long a connection may deliver next to
+            nothing before it is replaced.
+        progress_interval: Seconds between progress callbacks of one task.
+        verify_hash: Verify every file against each digest that is known.
+        connections: Connections a task: "auto", or a number.
+        processes: Worker processes: "auto", a number, or 0 for a thread instead.
+        limit_rate: Bytes a second over the whole engine; None for no limit.
+        on_exists: When the destination exists: "reuse", "overwrite", "rename" or
+            "error".
+        durability: "none", "publish" or "checkpoint".
+        io: "auto", "buffered" or "direct".
+        ca_file: File of trusted certificates; None for the system's.
+        proxy: URL of a proxy; None for what the environment says.
+        user_agent: User-Agent of all requests; None for segdl's own.
+        config: Settings from `segdl.config.load_config`, instead of all the above.
+
+    Raises:
+        UsageError: An argument has a wrong type or value.
+    """
+
+    def __init__(
+        self,
+        max_workers: int = 3,
+        chunk_size: int = 8192,
+        retry_times: int = 3,
+        retry_delay: float = 5,
+        *,
+        timeout: float = 30,
+        progress_interval: float = 0.5,
+        verify_hash: bool = True,
+        connections: int | Literal["auto"] = "auto",
+        processes: int | Literal["auto"] = "auto",
+        limit_rate: float | None = None,
+        on_exists: OnExists = "reuse",
+        durability: Durability = "publish",
+        io: IoMode = "auto",
+        ca_file: str | None = None,
+        proxy: str | None = None,
+        user_agent: str | None = None,
+        config: EngineConfig | None = None,
+    ) -> None:
+        self._config = config or EngineConfig(
+            max_workers=max_workers,
+            chunk_size=chunk_size,
+            retry_times=retry_times,
+            retry_delay=retry_delay,
+            timeout=timeout,
+            progress_interval=progress_interval,
+            verify_hash=verify_hash,
+            connections=connections,
+            processes=processes,
+            limit_rate=limit_rate,
+            on_exists=on_exists,
+            durability=durability,
+            io=io,
+            ca_file=ca_file,
+            proxy=proxy,
+            user_agent=user_agent,
+        )
+        self.stats = DownloadStats()
+        self._limit_rate = self._config.limit_rate
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
+        self._pid = os.getpid()
+        self._tasks: dict[str, DownloadTask] = {}
+        self._requests: dict[str, Request] = {}
+        self._queue = DownloadQueue()
+        self._running: dict[str, Job | None] = {}
+        self._jobs: dict[int, DownloadTask] = {}
+        self._ending: dict[str, Job] = {}
+        self._reported: dict[str, float] = {}
+        self._numbers = count(1)
+        self._scheduler: Scheduler | None = None
+        self._callbacks = Callbacks()
+        self._shut = False
+        self._closed = False
+        _engines.add(self)
+
+    def __enter__(self) -> DownloadEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.shutdown(wait=kind is None)
+
+    # --- tasks ------------------------------------------------------------------------
+
+    def download(
+        self,
+        url: str,
+        output_path: str | os.PathLike[str],
+        filename: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        priority: int = 0,
+        *,
+        checksum: str | None = None,
+        mirrors: Iterable[str] = (),
+        on_exists: OnExists | None = None,
+        connections: int | Literal["auto"] | None = None,
+    ) -> DownloadTask:
+        """
+        Start to download a file, or queue it when all slots are taken.
+
+        Args:
+            url: What to fetch; http or https.
+            output_path: The directory to save in; created when missing.
+            filename: Name to save as; None takes it from the response or the URL.
+            headers: Request headers; sent to the URL's origin only.
+            priority: A smaller number is served first.
+            checksum: Expected digest, "algorithm:hex".
+            mirrors: Other URLs of the same file.
+            on_exists: For this task, instead of the engine's.
+            connections: For this task, instead of the engine's.
+
+        Returns:
+            The task: `downloading` when a slot is free, `pending` otherwise.
+
+        Raises:
+            UsageError: An argument can't work.
+            RuntimeError: The engine was shut down.
+        """
+        task = DownloadTask(url, output_path, filename, headers, priority)
+        request = self._request(task, checksum, mirrors, on_exists, connections)
+        with self._lock:
+            self._check_usable()
+            task._attach(self)
+            self._tasks[task.id] = task
+            self._requests[task.id] = request
+            self._queue.add_task(task)
+            self._admit()
+        return task
+
+    def cancel_task(self, task_id: str) -> bool:
+        """Give a task up and remove its partial files; True when that changed it."""
+        with self._lock:
+            self._check_process()
+            task = self._tasks.get(task_id)
+            if task is None or task.status in FINAL:
+                return False
+            self._queue.remove_task(task_id)
+            job = self._running.pop(task_id, None) or self._ending.get(task_id)
+            if job is not None:
+                self._ending[task_id] = job
+                self._schedule(job.discard)
+            elif task.status == PAUSED and task.file_path is not None:
+                self._discard_files(task)
+            task._set_status(CANCELLED)
+            self.stats.fail_task(task_id, "cancelled")
+            self._event(task, "cancelled", {})
+            self._callbacks.put("completion", task)
+            self._admit()
+        return True
+
+    def pause_task(self, task_id: str) -> bool:
+        """Stop a task and keep what is there; True when that changed it."""
+        with self._lock:
+            self._check_process()
+            task = self._tasks.get(task_id)
+            if task is None or task.status not in (PENDING, DOWNLOADING):
+                return False
+            self._queue.remove_task(task_id)
+            self._halt(task)
+            self._admit()
+        return True
+
+    def resume_task(self, task_id: str) -> bool:
+        """Let a paused or failed task go on; True when that changed it."""
+        with self._lock:
+            self._check_process()
+            task = self._tasks.get(task_id)
+            if task is None or task.status not in (PAUSED, FAILED) or self._shut:
+                return False
+            task._set_status(PENDING)
+            self._queue.add_task(task)
+            self._admit()
+        return True
+
+    def get_task(self, task_id: str) -> DownloadTask | None:
+        """Find a task by its id."""
+        return self._tasks.get(task_id)
+
+    def get_all_tasks(self) -> list[DownloadTask]:
+        """Give all tasks, in order of submission."""
+        with self._lock:
+            return list(self._tasks.values())
+
+    def get_active_tasks(self) -> list[DownloadTask]:
+        """Give the tasks that are downloading, in order of submission."""
+        with self._lock:
+            active = [self._tasks[task_id] for task_id in self._running]
+        return sorted(active, key=lambda task: int(task.id.rpartition("-")[2]))
+
+    def resume_unfinished(
+        self, directory: str | os.PathLike[str]
+    ) -> list[DownloadTask]:
+        """
+        Go on with what earlier runs, killed ones too, left in a directory.
+
+        A manifest keeps no URL query, since that may be a secret: a download whose URL
+        had one comes back as a failed task that says so. Submit such a URL again with
+        `download`, and it goes on from what is there.
+
+        Returns:
+            The tasks, in order of their names.
+
+        Raises:
+            StorageError: The directory can't be read.
+        """
+        tasks = []
+        for header in unfinished(Path(directory)):
+            if url_digest(header.url) == header.url_sha256:
+                task = self.download(
+                    header.url, directory, header.name, checksum=header.digest
+                )
+            else:
+                task = self._without_url(header.url, directory, header.name)
+            tasks.append(task)
+        return tasks
+
+    # --- callbacks --------------------------------------------------------------------
+
+    def register_progress_callback(
+        self, callback: Callable[[DownloadTask], object]
+    ) -> None:
+        """Have a function called with a task, every `progress_interval` seconds."""
+        self._callbacks.register("progress", callback)
+
+    def register_completion_callback(
+        self, callback: Callable[[DownloadTask], object]
+    ) -> None:
+        """Have a function called with each task that completed, failed or cancelled."""
+        self._callbacks.register("completion", callback)
+
+    def register_event_callback(self, callback: Callable[[TaskEvent], object]) -> None:
+        """Have a function called with each `TaskEvent`: what `--json` is made of."""
+        self._callbacks.register("event", callback)
+
+    # --- the engine -------------------------------------------------------------------
+
+    @property
+    def config(self) -> EngineConfig:
+        """The settings in force."""
+        return self._config
+
+    @property
+    def closed(self) -> bool:
+        """Whether the engine is shut down, so that no task of it changes any more."""
+        return self._closed
+
+    @property
+    def limit_rate(self) -> float | None:
+        """Bytes a second over the whole engine, None for no limit; can be set."""
+        return self._limit_rate
+
+    @limit_rate.setter
+    def limit_rate(self, bytes_per_second: float | None) -> None:
+        replace(self._config, limit_rate=bytes_per_second)  # checks the value
+        with self._lock:
+            self._limit_rate = bytes_per_second
+            if self._scheduler is not None:
+                self._scheduler.set_limit(bytes_per_second)
+
+    def wait(
+        self,
+        tasks: Iterable[DownloadTask] | None = None,
+        timeout: float | None = None,
+    ) -> bool:
+        """
+        Wait until tasks are completed, failed or cancelled.
+
+        Args:
+            tasks: Which ones; None for all.
+            timeout: The longest wait in seconds; None for no limit.
+
+        Returns:
+            True when all are.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for task in list(self.get_all_tasks() if tasks is None else tasks):
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not task.wait(left):
+                return False
+        return True
+
+    def shutdown(self, wait: bool = True) -> None:
+        """
+        End the engine; a second call does nothing more.
+
+        Args:
+            wait: Finish what is pending and downloading first. False stops within two
+                seconds and leaves everything resumable.
+        """
+        if self._pid != os.getpid():
+            return
+        with self._lock:
+            self._shut = True
+            if wait:
+                self._wait_idle(lambda: not self._running and not len(self._queue))
+            self._halt_all()
+            self._wait_idle(lambda: not self._ending, _STOP_SECONDS)
+            scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            scheduler.stop(_JOIN_SECONDS)
+        self._callbacks.close(None if wait else _JOIN_SECONDS)
+        self._closed = True
+        wake_waiters()
+
+    # --- what the scheduler calls, with the lock held ---------------------------------
+
+    def job_event(self, job: Job, kind: str, fields: dict[str, Any]) -> None:
+        """Pass on what a job tells."""
+        task = self._jobs.get(job.number)
+        if task is not None:
+            self._event(task, kind, fields)
+
+    def job_ended(self, job: Job) -> None:
+        """Move the task on, and start what waited for the job to end."""
+        task = self._jobs.pop(job.number)
+        self._reported.pop(task.id, None)
+        if self._ending.get(task.id) is job:
+            del self._ending[task.id]
+            if task.id in self._running:
+                self._start(task)
+        if self._running.get(task.id) is job:
+            del self._running[task.id]
+            self._take_over(task, job)
+            self._finish(task, job)
+            self._admit()
+        self._idle.notify_all()
+
+    def tick(self, now: float) -> None:
+        """Bring the tasks up to date, and have progress callbacks called."""
+        for task_id, job in self._running.items():
+            if job is None:
+                continue
+            task = self._tasks[task_id]
+            self._take_over(task, job)
+            rate = job.meter.rate(now)
+            task._speed = rate
+            if job.total_bytes is not None:
+                rest = job.total_bytes - job.downloaded_bytes
+                task._eta = eta_seconds(rest, rate)
+            self.stats.update_task_progress(
+                task_id, task.downloaded_size, task.total_size, rate
+            )
+            interval = self._config.progress_interval
+            if now - self._reported.setdefault(task_id, now) >= interval:
+                self._reported[task_id] = now
+                self._callbacks.put("progress", task, once=f"p{task_id}")
+                self._event(task, "progress", _progress_fields(task), once=True)
+
+    # --- the rest ---------------------------------------------------------------------
+
+    def _take_over(self, task: DownloadTask, job: Job) -> None:
+        """Copy a job's figures to its task."""
+        total, done = job.total_bytes, job.downloaded_bytes
+        task._phase = job.phase
+        task._file_path = job.path or task._file_path
+        task._downloaded = done
+        task._resumed = job.resumed_bytes
+        task._total = total or 0
+        task._connections = job.connections
+        if total:
+            task._progress = min(1.0, done / total)
+
+    def _finish(self, task: DownloadTask, job: Job) -> None:
+        """Give a task its ending."""
+        outcome = job.outcome
+        assert outcome is not None
+        seconds = time.monotonic() - job.began
+        if outcome.kind == "completed":
+            task._checksum = outcome.checksum
+            task._downloaded = task._total
+            task._set_status(COMPLETED)
+            self.stats.update_task_progress(task.id, task._total, task._total, 0.0)
+            self.stats.complete_task(task.id)
+            self._event(
+                task,
+                "completed",
+                {
+                    "path": task.file_path,
+                    "bytes": task.total_size,
+                    "seconds": seconds,
+                    "checksum": task.checksum,
+                },
+            )
+        else:
+            error = outcome.error or SegdlError("the download was stopped")
+            task._fail(error)
+            self.stats.fail_task(task.id, str(error))
+            self._event(
+                task, "failed", {"code": type(error).__name__, "error": str(error)}
+            )
+        self._callbacks.put("completion", task)
+
+    def _request(
+        self,
+        task: DownloadTask,
+        checksum: str | None,
+        mirrors: Iterable[str],
+        on_exists: OnExists | None,
+        connections: int | Literal["auto"] | None,
+    ) -> Request:
+        """Check what a user asks for."""
+        fields = _urls.validate_headers(task.headers)
+        url, userinfo = _urls.split_userinfo(_urls.validate_url(task.url))
+        if userinfo is not None and "authorization" not in map(str.lower, fields):
+            token = base64.b64encode(userinfo.encode()).decode()
+            fields["Authorization"] = f"Basic {token}"
+        changes: dict[str, Any] = {}
+        if on_exists is not None:
+            changes["on_exists"] = on_exists
+        if connections is not None:
+            changes["connections"] = connections
+        config = replace(self._config, **changes) if changes else self._config
+        name = task.filename
+        others = [_urls.split_userinfo(_urls.validate_url(m))[0] for m in mirrors]
+        return Request(
+            urls=(url, *others),
+            headers=fields,
+            directory=os.path.abspath(task.output_path),
+            filename=None if name is None else checked_name(name),
+            digest=None if checksum is None else parse_checksum(checksum),
+            on_exists=config.on_exists,
+            connections=config.connections,
+        )
+
+    def _admit(self) -> None:
+        """Give free slots to the first tasks of the queue."""
+        while len(self._running) < self._config.max_workers and not self._closed:
+            task = self._queue.get_next_task()
+            if task is None:
+                return
+            task._set_status(DOWNLOADING)
+            task._phase = "probing"
+            self._running[task.id] = None
+            self.stats.start_task(task.id)
+            self._event(task, "start", {})
+            if task.id not in self._ending:
+                self._start(task)
+
+    def _start(self, task: DownloadTask) -> None:
+        """Start the job of an admitted task."""
+        if self._scheduler is None:
+            self._scheduler = Scheduler(
+                replace(self._config, limit_rate=self._limit_rate),
+                self,
+                self._lock,
+                f"segdl/{__version__}",
+            )
+        number = next(self._numbers)
+        job = Job(number, self._requests[task.id], self._config, self._scheduler)
+        self._jobs[number] = task
+        self._running[task.id] = job
+        self._scheduler.start(job)
+
+    def _halt(self, task: DownloadTask) -> None:
+        """Stop a task's job, if it has one, and pause it."""
+        job = self._running.pop(task.id, None)
+        if job is not None:
+            self._take_over(task, job)
+            self._ending[task.id] = job
+            self._schedule(job.stop)
+        task._set_status(PAUSED)
+        self.stats.update_task_progress(
+            task.id, task.downloaded_size, task.total_size, 0.0
+        )
+
+    def _halt_all(self) -> None:
+        """Pause everything that is pending or downloading."""
+        while (task := self._queue.get_next_task()) is not None:
+            self._halt(task)
+        for task_id in list(self._running):
+            self._halt(self._tasks[task_id])
+
+    def _schedule(self, call: Callable[[], None]) -> None:
+        if self._scheduler is not None:
+            self._scheduler.post(call)
+
+    def _discard_files(self, task: DownloadTask) -> None:
+        """Remove the partial files of a task that has no job."""
+        directory, name = os.path.split(task.file_path or "")
+
+        def work() -> None:
+            store = Store(directory, "none")
+            try:
+                store.look(SafeName(name))
+                if not store.published:
+                    store.discard()
+            finally:
+                store.close()
+
+        if self._scheduler is not None:
+            self._scheduler.offload(work, lambda _result, _error: None)
+
+    def _without_url(
+        self, url: str, directory: str | os.PathLike[str], name: str
+    ) -> DownloadTask:
+        """Make the failed task of a download whose URL is not known any more."""
+        task = DownloadTask(url, directory, name)
+        task._attach(self)
+        task._fail(
+            UsageError(
+                f"the URL of {name} had a query, which is never stored; give the whole "
+                "URL again to go on with what is there"
+            )
+        )
+        with self._lock:
+            self._tasks[task.id] = task
+            self._requests[task.id] = self._request(task, None, (), None, None)
+        return task
+
+    def _event(
+        self,
+        task: DownloadTask,
+        kind: str,
+        fields: dict[str, Any],
+        *,
+        once: bool = False,
+    ) -> None:
+        event = TaskEvent(
+            kind=kind,
+            task_id=task.id,
+            url=_urls.redact(task.url),
+            time=time.time(),
+            fields=fields,
+        )
+        self._callbacks.put("event", event, once=f"e{task.id}" if once else None)
+
+    def _wait_idle(
+        self, idle: Callable[[], bool], timeout: float | None = None
+    ) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not idle():
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return
+            self._idle.wait(left)
+
+    def _check_usable(self) -> None:
+        self._check_process()
+        if self._shut:
+            raise RuntimeError("the engine was shut down; make a new DownloadEngine")
+
+    def _check_process(self) -> None:
+        if self._pid != os.getpid():
+            raise UsageError(
+                "this DownloadEngine belongs to the process that made it; make a new "
+                "one after os.fork()"
+            )
+
+
+def _progress_fields(task: DownloadTask) -> dict[str, Any]:
+    return {
+        "downloaded": task.downloaded_size,
+        "total": task.total_size,
+        "speed": task.speed,
+        "eta": task.eta,
+        "connections": task.connections,
+    }
+
+
+@atexit.register
+def _shut_down_all() -> None:
+    """End engines nobody shut down, with the interpreter: no hang, no orphan."""
+    for engine in list(_engines):
+        engine.shutdown(wait=False)
