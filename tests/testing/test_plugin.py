@@ -89,7 +89,7 @@ def test_tls_is_skipped_with_the_reason_without_trustme(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", ["pycurl", "segdl.testing.origin", "segdl.engine", "ssl", "psutil"]
+    "module", ["pycurl", "psutil", "ssl", "segdl.testing.log", "segdl.testing.origin"]
 )
 def test_plugin_loads_nothing_until_a_fixture_is_used(module):
     """Every pytest run imports the plugin; none should pay for it."""
