@@ -268,11 +268,11 @@ class Scheduler:
                     job = self._lanes[piece[0]][0]
                     by_job.setdefault(job.number, []).append(piece)
             for number, pieces in by_job.items():
-                self._jobs[number].on_pieces(pieces)
+                self._jobs[number].lanes.on_pieces(pieces)
         elif isinstance(message, Progress):
             for lane, position, received in message.lanes:
                 if lane in self._lanes:
-                    self._lanes[lane][0].on_progress(lane, position, received)
+                    self._lanes[lane][0].lanes.on_progress(lane, position, received)
         elif isinstance(message, Crashed):
             _log_crash(message.trace)
         elif isinstance(message, (Hashed, Checked)):
@@ -290,13 +290,13 @@ class Scheduler:
             return
         job = held[0]
         if isinstance(message, Answered):
-            job.on_answered(message.lane, message)
+            job.lanes.on_answered(message)
         elif isinstance(message, Shrunk):
-            job.on_shrunk(message.lane, message.end)
+            job.lanes.on_shrunk(message.lane, message.end)
         else:
             del self._lanes[message.lane]
             worker.lanes -= 1
-            job.on_ended(message)
+            job.lanes.on_ended(message)
             self._share_limit()
 
     def _guarded(self, call: Callable[[], None]) -> None:
@@ -372,7 +372,7 @@ class Scheduler:
         lost = [n for n, (_, owner) in self._lanes.items() if owner is worker]
         for lane in lost:
             job = self._lanes.pop(lane)[0]
-            self._guarded(lambda job=job, lane=lane: job.on_lane_lost(lane, error))  # type: ignore[misc]
+            self._guarded(lambda job=job, lane=lane: job.lanes.on_lost(lane, error))  # type: ignore[misc]
 
     def _forget(self, worker: Worker) -> None:
         """Stop watching a worker that is dead, and free its descriptors."""

@@ -164,19 +164,28 @@ class Store:
             return None
         return self._found()
 
-    def create(self, header: Header, needed_bytes: int) -> None:
+    def check_space(self, size: int) -> None:
+        """
+        Refuse a file that will not fit.
+
+        Raises:
+            DiskFull: What the part lacks of `size` bytes is more than there is room.
+        """
+        there = 0 if self.part is None else self.part.blocks() * 512
+        _fs.check_space(self.directory, max(0, size - there))
+
+    def create(self, header: Header) -> None:
         """
         Make a new part file and its manifest.
 
         Args:
             header: Its `dev` and `ino` are filled in.
-            needed_bytes: Room that the file will take.
 
         Raises:
             DiskFull: There is less room.
             StorageError: A file can't be made.
         """
-        _fs.check_space(self.directory, needed_bytes)
+        self.check_space(header.size or 0)
         self.part = _fs.PartFile.create(self.directory, self.part_name, header.size)
         try:
             self.manifest = Manifest.create(
@@ -195,6 +204,7 @@ class Store:
         assert self.manifest is not None
         self.manifest.restart(self._with_identity(header))
         self.part.truncate(0)
+        self.check_space(header.size or 0)
         self.part.truncate(header.size or 0)
 
     def record(self, pieces: list[Piece]) -> None:

@@ -496,6 +496,7 @@ class Transfers:
         curl.setopt(pycurl.USERAGENT, options.user_agent)
         # HTTP/2 would fold the lanes of this multi handle into one TCP connection.
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.PATH_AS_IS, 1)  # presigned URLs are byte-exact
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)

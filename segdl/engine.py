@@ -12,7 +12,6 @@ its job starts a moment later on the scheduler's thread.
 from __future__ import annotations
 
 import atexit
-import base64
 import os
 import threading
 import time
@@ -25,9 +24,9 @@ from weakref import WeakSet
 
 from segdl import _urls
 from segdl._callbacks import Callbacks
-from segdl._digests import parse_checksum
-from segdl._job import Job, Request
-from segdl._names import SafeName, checked_name
+from segdl._job import Job
+from segdl._names import SafeName
+from segdl._request import Request, checked_request
 from segdl._scheduler import Scheduler
 from segdl._store import Store, unfinished, url_digest
 from segdl._version import __version__
@@ -202,7 +201,9 @@ class DownloadEngine:
             RuntimeError: The engine was shut down.
         """
         task = DownloadTask(url, output_path, filename, headers, priority)
-        request = self._request(task, checksum, mirrors, on_exists, connections)
+        request = checked_request(
+            task, self._config, checksum, mirrors, on_exists, connections
+        )
         with self._lock:
             self._check_usable()
             task._attach(self)
@@ -417,7 +418,7 @@ class DownloadEngine:
                 continue
             task = self._tasks[task_id]
             self._take_over(task, job)
-            rate = job.meter.rate(now)
+            rate = job.lanes.meter.rate(now)
             task._speed = rate
             if job.total_bytes is not None:
                 rest = job.total_bytes - job.downloaded_bytes
@@ -441,7 +442,7 @@ class DownloadEngine:
         task._downloaded = done
         task._resumed = job.resumed_bytes
         task._total = total or 0
-        task._connections = job.connections
+        task._connections = len(job.lanes)
         if total:
             task._progress = min(1.0, done / total)
 
@@ -474,38 +475,6 @@ class DownloadEngine:
                 task, "failed", {"code": type(error).__name__, "error": str(error)}
             )
         self._callbacks.put("completion", task)
-
-    def _request(
-        self,
-        task: DownloadTask,
-        checksum: str | None,
-        mirrors: Iterable[str],
-        on_exists: OnExists | None,
-        connections: int | Literal["auto"] | None,
-    ) -> Request:
-        """Check what a user asks for."""
-        fields = _urls.validate_headers(task.headers)
-        url, userinfo = _urls.split_userinfo(_urls.validate_url(task.url))
-        if userinfo is not None and "authorization" not in map(str.lower, fields):
-            token = base64.b64encode(userinfo.encode()).decode()
-            fields["Authorization"] = f"Basic {token}"
-        changes: dict[str, Any] = {}
-        if on_exists is not None:
-            changes["on_exists"] = on_exists
-        if connections is not None:
-            changes["connections"] = connections
-        config = replace(self._config, **changes) if changes else self._config
-        name = task.filename
-        others = [_urls.split_userinfo(_urls.validate_url(m))[0] for m in mirrors]
-        return Request(
-            urls=(url, *others),
-            headers=fields,
-            directory=os.path.abspath(task.output_path),
-            filename=None if name is None else checked_name(name),
-            digest=None if checksum is None else parse_checksum(checksum),
-            on_exists=config.on_exists,
-            connections=config.connections,
-        )
 
     def _admit(self) -> None:
         """Give free slots to the first tasks of the queue."""
@@ -589,7 +558,7 @@ class DownloadEngine:
         )
         with self._lock:
             self._tasks[task.id] = task
-            self._requests[task.id] = self._request(task, None, (), None, None)
+            self._requests[task.id] = checked_request(task, self._config)
         return task
 
     def _event(

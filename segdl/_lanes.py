@@ -1,0 +1,494 @@
+"""The lanes of one download: who fetches what, and what follows when one fails.
+
+    Job ──open_probe──> a held lane ──Answered──> Job.probe_answered
+        ──begin───────> Plan.take, Split ──────> lanes ──Pieces──> Job.pieces_written
+                             ^                     │
+                             └── retry, by ────────┴──Ended──> Job.all_written,
+                                 _retry.classify                Job.source_failed
+
+While bytes are missing no lane is idle: one that is free takes what no other has, or
+half of the rest of the one that would finish last. A failure of a lane is settled
+here as long as asking again can help; the rest is the job's to decide.
+
+The budget: an attempt counts when it brought nothing. Lanes fail in waves (the server
+restarts, all break), so of the lanes that started before a counted failure only that
+first one counts; `round` tells them apart. Progress refills the budget.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from segdl import _retry
+from segdl._crew import Crew
+from segdl._manifest import Piece
+from segdl._messages import (
+    Accept,
+    Answered,
+    Ended,
+    Fetch,
+    PartRef,
+    Split,
+    Stop,
+    failure_from_json,
+)
+from segdl._plan import MIB, Plan
+from segdl._ranges import ByteRange
+from segdl._request import Request
+from segdl._retry import Action
+from segdl._urls import headers_for, origin
+from segdl.errors import SegdlError, WorkerError
+from segdl.progress import RateMeter
+
+if TYPE_CHECKING:
+    from segdl._headers import Validator
+    from segdl._job import Job
+    from segdl.config import EngineConfig
+
+# The first request asks for this much before the length is known: enough to be
+# useful, little enough that other lanes soon share the rest.
+FIRST_BYTES = 16 * MIB
+# A lane is worth its round trip and slow start from about here on.
+MIN_LANE_BYTES = 2 * MIB
+AUTO_CONNECTIONS = 16
+# The end of "everything", where no Range is sent.
+_EVERYTHING = 2**62
+# A lane that delivered something and broke is followed by another after this long.
+_CONTINUE_SECONDS = 0.1
+# Lanes that do not stop in this time are given up, and their workers with them.
+_STOP_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Lane:
+    """
+    A lane, as the parent sees it.
+
+    Attributes:
+        begin: First byte asked for.
+        round: The round of attempts it belongs to.
+        held: Whether it waits for `Accept`.
+        received: Body bytes so far.
+        splitting: Whether `Split` was sent and not answered.
+        meter: How fast it is.
+    """
+
+    begin: int
+    round: int
+    held: bool = False
+    received: int = 0
+    splitting: bool = False
+    meter: RateMeter = field(default_factory=lambda: RateMeter(1.0))
+
+
+class Owner(Protocol):
+    """What lanes need of their job."""
+
+    def probe_answered(self, answer: Answered) -> None:
+        """The held lane has its head, and waits."""
+
+    def pieces_written(self, pieces: list[Piece]) -> None:
+        """These are in the file."""
+
+    def all_written(self, end: int) -> None:
+        """Nothing is missing any more; the file ends at `end`."""
+
+    def lanes_gone(self) -> None:
+        """After `stop`: no lane is left."""
+
+    def source_failed(self, error: SegdlError, action: Action) -> None:
+        """Asking this source again can't help."""
+
+    def stream_broke(self, error: SegdlError) -> None:
+        """A stream without ranges has to begin again."""
+
+    def probe_again(self) -> None:
+        """The probe failed, its delay is over."""
+
+
+class Lanes:
+    """
+    All lanes of one job.
+
+    Args:
+        job: The job they belong to.
+        request: What is asked for.
+        config: The engine's settings.
+        crew: The scheduler.
+
+    Attributes:
+        plan: None until `begin`, and for an answer without a length.
+        source_url: The URL, or the mirror, in use.
+        effective_url: Where it led to, None while that has to be found out.
+        whole: Whether the origin has no ranges, so that one stream brings everything.
+        received_bytes: Body bytes received in this job.
+        meter: Their rate.
+    """
+
+    def __init__(
+        self, job: Job, request: Request, config: EngineConfig, crew: Crew
+    ) -> None:
+        self.plan: Plan | None = None
+        self.source_url = request.urls[0]
+        self.effective_url: str | None = None
+        self.whole = False
+        self.received_bytes = 0
+        self.meter = RateMeter()
+        self._owner: Owner = job
+        self._job = job
+        self._request = request
+        self._config = config
+        self._crew = crew
+        self._lanes: dict[int, Lane] = {}
+        self._part: PartRef | None = None
+        self._validator: Validator | None = None
+        self._stopping = False
+        self._stops = 0
+        self._resolved_again = False
+        self._attempt = 0
+        self._round = 0
+        self._not_before = 0.0
+        wanted = request.connections
+        self._cap = AUTO_CONNECTIONS if isinstance(wanted, str) else wanted
+
+    def __len__(self) -> int:
+        return len(self._lanes)
+
+    # --- orders of the job ------------------------------------------------------------
+
+    def use_source(self, url: str) -> None:
+        """Turn to another URL of the same file, with a fresh budget."""
+        self.source_url = url
+        self.whole = self._resolved_again = False
+        self._attempt = 0
+
+    def open_probe(
+        self,
+        wanted: ByteRange | None,
+        *,
+        complete: int | None,
+        validator: Validator | None,
+        if_range: str | None,
+    ) -> None:
+        """
+        Send the first request, and hold its answer.
+
+        Args:
+            wanted: None for the first bytes.
+            complete: Complete length the answer must state, None for any.
+            validator: What the answer must agree with, None for anything.
+            if_range: Value of an If-Range field, None for none.
+        """
+        self._stopping = False
+        self.plan = self._part = self.effective_url = None
+        if self.whole:
+            wanted = ByteRange(0, _EVERYTHING)
+        self._open(
+            wanted or ByteRange(0, FIRST_BYTES),
+            hold=True,
+            complete=complete,
+            validator=validator,
+            if_range=if_range,
+        )
+
+    def begin(
+        self, plan: Plan | None, part: PartRef, validator: Validator | None
+    ) -> None:
+        """
+        Start to write.
+
+        Args:
+            plan: What is done and missing; None for an answer without a length.
+            part: Where to write.
+            validator: What every further answer must agree with.
+        """
+        self.plan, self._part, self._validator = plan, part, validator
+        self.meter.add(self._crew.now(), self.received_bytes)
+        probe = next((n for n, lane in self._lanes.items() if lane.held), None)
+        if plan is not None:
+            plan.divide(self._desired())
+        if probe is not None:
+            self._accept(probe, part)
+        elif plan is None:
+            self._owner.stream_broke(WorkerError("the one connection broke early"))
+        self.fill()
+
+    def stop(self) -> None:
+        """Stop all lanes in good order; `lanes_gone` follows, maybe at once."""
+        self._stopping = True
+        self._stops += 1
+        for number in self._lanes:
+            self._crew.send(number, Stop(number))
+        if self._lanes:
+            stops = self._stops
+            self._crew.call_later(_STOP_SECONDS, lambda: self._give_up(stops))
+        else:
+            self._owner.lanes_gone()
+
+    def fill(self) -> None:
+        """Give free lanes work: what is missing, or half of what another one has."""
+        plan = self.plan
+        if plan is None or self._part is None or self._stopping:
+            return
+        if plan.finished and not self._lanes:
+            self._owner.all_written(plan.size)
+            return
+        if self._crew.now() < self._not_before:
+            return
+        desired = self._desired()
+        while len(self._lanes) < desired and plan.missing_bytes:
+            if self.effective_url is None and self._resolving():
+                return  # one lane finds out where the link leads now
+            number = self._crew.lane_number()
+            segment = plan.take(number)
+            assert segment is not None
+            self._open(
+                ByteRange(segment.begin, segment.end),
+                number=number,
+                complete=plan.size,
+                validator=self._validator,
+                part=self._part,
+            )
+        self._split(plan, desired - len(self._lanes))
+
+    # --- what workers say -------------------------------------------------------------
+
+    def on_answered(self, answer: Answered) -> None:
+        """Take the head of an answer: the probe's, or one that resolved the link."""
+        lane = self._lanes.get(answer.lane)
+        if lane is None or self._stopping:
+            return
+        self.effective_url = answer.url
+        if lane.held:
+            self._owner.probe_answered(answer)
+        else:
+            self.fill()
+
+    def on_pieces(self, pieces: list[tuple[int, int, int, str]]) -> None:
+        """Count pieces: lane, offset, length, xxh3 each."""
+        plan = self.plan
+        if plan is None:
+            return
+        written = []
+        for number, offset, length, xxh3 in pieces:
+            if number in plan.segments:
+                plan.record(number, offset, length)
+                written.append(Piece(offset, length, xxh3))
+        self._owner.pieces_written(written)
+
+    def on_progress(self, number: int, position: int, received: int) -> None:
+        """Note how far a lane is."""
+        lane = self._lanes.get(number)
+        if lane is None:
+            return
+        now = self._crew.now()
+        self.received_bytes += received - lane.received
+        lane.received = received
+        lane.meter.add(now, received)
+        self.meter.add(now, self.received_bytes)
+        if received and lane.round == self._round and not self.whole:
+            self._attempt = 0
+            self._resolved_again = False
+        if self.plan is not None and number in self.plan.segments:
+            self.plan.advance(number, position, lane.meter.rate(now))
+
+    def on_shrunk(self, number: int, end: int) -> None:
+        """Share out what a split lane gave up."""
+        lane = self._lanes.get(number)
+        plan = self.plan
+        if lane is None or plan is None or number not in plan.segments:
+            return
+        lane.splitting = False
+        if end < plan.segments[number].end:
+            plan.shrink(number, end)
+            self.fill()
+
+    def on_ended(self, ended: Ended) -> None:
+        """A lane is over."""
+        lane = self._lanes.get(ended.lane)
+        if lane is not None:
+            self.on_progress(ended.lane, ended.position, ended.received)
+            row = ended.failure
+            error = None if row is None else failure_from_json(row)
+            self._over(ended.lane, lane, ended.position, error)
+
+    def on_lost(self, number: int, error: SegdlError) -> None:
+        """A lane's worker died; what the lane recorded counts."""
+        lane = self._lanes.get(number)
+        if lane is not None:
+            self._over(number, lane, lane.begin, error)
+
+    # --- lanes ------------------------------------------------------------------------
+
+    def _desired(self) -> int:
+        """How many lanes there should be."""
+        if self.whole or self.plan is None:
+            return 1
+        rest = self.plan.size - self.plan.done_bytes
+        return max(1, min(self._cap, rest // MIN_LANE_BYTES))
+
+    def _open(
+        self,
+        wanted: ByteRange,
+        *,
+        number: int | None = None,
+        hold: bool = False,
+        complete: int | None,
+        validator: Validator | None,
+        if_range: str | None = None,
+        part: PartRef | None = None,
+    ) -> None:
+        """Send a request."""
+        request = self._request
+        url = self.effective_url or self.source_url
+        if number is None:
+            number = self._crew.lane_number()
+        self._lanes[number] = Lane(wanted.begin, self._round, held=hold)
+        fetch = Fetch(
+            lane=number,
+            url=url,
+            headers=headers_for(
+                dict(request.headers), origin(request.urls[0]), origin(url)
+            ),
+            begin=wanted.begin,
+            end=wanted.end,
+            ranged=not self.whole,
+            follow=self.effective_url is None,
+            hold=hold,
+            complete=complete,
+            validator=None if validator is None else validator.to_json(),
+            if_range=if_range,
+            part=part,
+        )
+        self._crew.fetch(self._job, fetch, None if complete is None else complete)
+
+    def _accept(self, probe: int, part: PartRef) -> None:
+        """Let the held lane write what it asked for, as far as it is missing."""
+        lane, plan = self._lanes[probe], self.plan
+        lane.held = False
+        if plan is None:
+            self._crew.send(probe, Accept(probe, part, None))
+            return
+        first = next(plan.missing(), None)
+        if first is None or first.begin != lane.begin:
+            self._crew.send(probe, Stop(probe))
+            return
+        segment = plan.take(probe, None if self.whole else FIRST_BYTES)
+        assert segment is not None
+        self._crew.send(probe, Accept(probe, part, segment.end))
+
+    def _resolving(self) -> bool:
+        """Whether a lane is on its way that will tell where the link leads."""
+        return any(not lane.received for lane in self._lanes.values())
+
+    def _split(self, plan: Plan, free: int) -> None:
+        """Have other lanes share what they have with so many free ones."""
+        if self.whole:
+            return
+        splitting = [n for n, lane in self._lanes.items() if lane.splitting]
+        for _ in range(free - len(splitting)):
+            number = plan.splittable(splitting)
+            if number is None:
+                return
+            splitting.append(number)
+            self._lanes[number].splitting = True
+            self._crew.send(number, Split(number))
+
+    def _give_up(self, stops: int) -> None:
+        """End without lanes that did not stop: their workers hang."""
+        if not self._stopping or stops != self._stops or not self._lanes:
+            return
+        for number in list(self._lanes):
+            self._crew.give_up(number)
+            self._release(number)
+        self._owner.lanes_gone()
+
+    def _release(self, number: int) -> None:
+        del self._lanes[number]
+        if self.plan is not None and number in self.plan.segments:
+            self.plan.release(number)
+
+    # --- the end of a lane ------------------------------------------------------------
+
+    def _over(
+        self, number: int, lane: Lane, position: int, error: SegdlError | None
+    ) -> None:
+        """Go on after a lane's end."""
+        self._release(number)
+        if self._stopping:
+            if not self._lanes:
+                self._owner.lanes_gone()
+        elif error is not None:
+            self._failed(lane, error)
+        elif self.plan is None:
+            self._owner.all_written(position)  # an answer without a length has ended
+        else:
+            self.fill()
+
+    def _failed(self, lane: Lane, error: SegdlError) -> None:
+        """Decide what a failed lane means."""
+        if lane.held and self.effective_url is not None:
+            return  # answered: the file is being prepared, others will ask for this
+        resolvable = (
+            not lane.held
+            and not self._resolved_again
+            and self.effective_url not in (None, self.source_url)
+        )
+        action = _retry.classify(error, resolvable=resolvable)
+        if action in (Action.FATAL, Action.CHANGED):
+            self._owner.source_failed(error, action)
+        elif action is Action.RESOLVE:
+            self._resolved_again = True
+            self.effective_url = None
+            self.fill()
+        elif self.whole and not lane.held:
+            # One stream can't be gone on with in the middle.
+            self._count(lane, error, lambda: self._owner.stream_broke(error))
+        elif isinstance(error, WorkerError) or (
+            action is Action.CONTINUE and lane.received
+        ):
+            self._crew.call_later(_CONTINUE_SECONDS, self._go_on)
+        elif _retry.is_busy(error) and not lane.received and self._receiving():
+            # One connection more than the origin likes: do with those that live.
+            self._cap = self._receiving()
+        else:
+            self._count(lane, error, self._go_on)
+
+    def _receiving(self) -> int:
+        """Count the lanes that have received something."""
+        return sum(1 for lane in self._lanes.values() if lane.received)
+
+    def _count(self, lane: Lane, error: SegdlError, again: Callable[[], None]) -> None:
+        """Count an attempt that brought nothing; give up when there were too many."""
+        if lane.round != self._round:
+            return
+        self._round += 1
+        self._attempt += 1
+        if self._attempt > self._config.retry_times:
+            self._owner.source_failed(error, Action.FATAL)
+            return
+        delay = _retry.delay_seconds(
+            self._attempt,
+            self._config.retry_delay,
+            retry_after_seconds=getattr(error, "retry_after_seconds", None),
+            random=self._crew.random,
+        )
+        self._not_before = self._crew.now() + delay
+        self.report_retry(str(error), delay)
+        self._crew.call_later(delay, again)
+
+    def report_retry(self, reason: str, delay: float) -> None:
+        """Tell the users of events why something is asked for again."""
+        fields = {"reason": reason, "attempt": self._attempt, "delay": delay}
+        self._crew.event(self._job, "retry", fields)
+
+    def _go_on(self) -> None:
+        """Go on after a delay."""
+        if self._stopping:
+            return
+        if self._part is not None:
+            self.fill()
+        elif not self._lanes and self.effective_url is None:
+            self._owner.probe_again()

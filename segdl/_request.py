@@ -1,0 +1,94 @@
+"""What a task asks for, checked before anything is done."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from segdl import _urls
+from segdl._digests import Digest, new_hasher, parse_checksum
+from segdl._names import SafeName, checked_name
+
+if TYPE_CHECKING:
+    from segdl.config import EngineConfig, OnExists
+    from segdl.task import DownloadTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """
+    A task's request, as a job needs it.
+
+    Attributes:
+        urls: The URL, then its mirrors; without userinfo.
+        headers: Request headers for the first URL's origin.
+        directory: To save in; absolute.
+        filename: Name to save as, None to take it from the answer.
+        digest: What the caller expects, None for nothing.
+        on_exists: As in `EngineConfig`.
+        connections: As in `EngineConfig`.
+    """
+
+    urls: tuple[str, ...]
+    headers: Mapping[str, str]
+    directory: str
+    filename: SafeName | None
+    digest: Digest | None
+    on_exists: str
+    connections: int | str
+
+
+def checked_request(
+    task: DownloadTask,
+    config: EngineConfig,
+    checksum: str | None = None,
+    mirrors: Iterable[str] = (),
+    on_exists: OnExists | None = None,
+    connections: int | Literal["auto"] | None = None,
+) -> Request:
+    """
+    Check what a user asks for.
+
+    Args:
+        task: URL, directory, name and headers.
+        config: The engine's settings.
+        checksum: Expected digest, "algorithm:hex"; None for none.
+        mirrors: Other URLs of the same file.
+        on_exists: Instead of the engine's, None for that.
+        connections: Instead of the engine's, None for that.
+
+    Raises:
+        UsageError: Something can't work; the message says what to do.
+    """
+    fields = _urls.validate_headers(task.headers)
+    url, userinfo = _urls.split_userinfo(_urls.validate_url(task.url))
+    if userinfo is not None and "authorization" not in map(str.lower, fields):
+        token = base64.b64encode(userinfo.encode()).decode()
+        fields["Authorization"] = f"Basic {token}"
+    changes: dict[str, Any] = {}
+    if on_exists is not None:
+        changes["on_exists"] = on_exists
+    if connections is not None:
+        changes["connections"] = connections
+    if changes:
+        config = replace(config, **changes)
+    others = [_urls.split_userinfo(_urls.validate_url(m))[0] for m in mirrors]
+    return Request(
+        urls=(url, *others),
+        headers=fields,
+        directory=os.path.abspath(task.output_path),
+        filename=None if task.filename is None else checked_name(task.filename),
+        digest=None if checksum is None else _computable(checksum),
+        on_exists=config.on_exists,
+        connections=config.connections,
+    )
+
+
+def _computable(checksum: str) -> Digest:
+    """Check a digest, and that it can be computed here."""
+    digest = parse_checksum(checksum)
+    new_hasher(digest.algorithm)
+    return digest
