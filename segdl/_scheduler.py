@@ -100,6 +100,7 @@ class Scheduler:
         self._shares: dict[int, float | None] = {}
         self._stopping = False
         self._selector = selectors.DefaultSelector()
+        self._wake_lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         for fd in (self._wake_reader, self._wake_writer):
             os.set_blocking(fd, False)
@@ -113,9 +114,11 @@ class Scheduler:
 
     def post(self, call: Callable[[], None]) -> None:
         """Have something called on the scheduler's thread, soon."""
-        self._calls.append(call)
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_writer, b"\0")
+        with self._wake_lock:
+            self._calls.append(call)
+            if self._wake_writer >= 0:
+                with contextlib.suppress(BlockingIOError):  # it is awake already
+                    os.write(self._wake_writer, b"\0")
 
     def start(self, job: Job) -> None:
         """Start a job."""
@@ -411,8 +414,10 @@ class Scheduler:
             worker.join(max(0.0, deadline - time.monotonic()))
             self._forget(worker)
         self._selector.close()
-        os.close(self._wake_reader)
-        os.close(self._wake_writer)
+        with self._wake_lock:
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
+            self._wake_writer = -1
 
 
 def _processes(wanted: int | str) -> int:

@@ -225,7 +225,7 @@ class DownloadEngine:
             if job is not None:
                 self._ending[task_id] = job
                 self._schedule(job.discard)
-            elif task.status == PAUSED and task.file_path is not None:
+            elif task.file_path is not None:
                 self._discard_files(task)
             task._set_status(CANCELLED)
             self.stats.fail_task(task_id, "cancelled")
@@ -436,15 +436,18 @@ class DownloadEngine:
 
     def _take_over(self, task: DownloadTask, job: Job) -> None:
         """Copy a job's figures to its task."""
-        total, done = job.total_bytes, job.downloaded_bytes
         task._phase = job.phase
         task._file_path = job.path or task._file_path
-        task._downloaded = done
-        task._resumed = job.resumed_bytes
-        task._total = total or 0
         task._connections = len(job.lanes)
+        if job.phase == "probing" and task._total:
+            return  # gone on with: what was known stays until it is known again
+        total, done = job.total_bytes or 0, job.downloaded_bytes
+        same = total == task._total
+        task._downloaded, task._resumed, task._total = done, job.resumed_bytes, total
         if total:
-            task._progress = min(1.0, done / total)
+            # A lost worker takes what it had not recorded; a bar does not jump back.
+            floor = task._progress if same else 0.0
+            task._progress = max(floor, min(1.0, done / total))
 
     def _finish(self, task: DownloadTask, job: Job) -> None:
         """Give a task its ending."""
