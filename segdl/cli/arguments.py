@@ -1,0 +1,192 @@
+"""Options that several commands share, and what becomes of them.
+
+argv ──> Parser ──> Namespace ──> engine_config ──> EngineConfig
+                        │           (over file and environment)
+                        └───────> header_fields ──> checked headers
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from segdl._urls import validate_headers
+from segdl.config import EngineConfig, load_config, parse_rate
+from segdl.errors import ConfigError, UsageError
+
+__all__ = [
+    "Parser",
+    "add_engine_options",
+    "add_output_options",
+    "engine_config",
+    "header_field",
+    "header_fields",
+]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, like all errors of the program."""
+
+    def __init__(self, *, prog: str, description: str) -> None:
+        # An abbreviation that works today means something else tomorrow.
+        super().__init__(prog=prog, description=description, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and leave with the exit code for usage."""
+        self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` shows the usage)\n")
+
+
+# Option, name in EngineConfig, metavar or choices, help.
+_ENGINE_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
+    ("--connections", "connections", "N|auto", "connections per file"),
+    ("--processes", "processes", "N|auto", "worker processes; 0: a thread instead"),
+    ("--limit-rate", "limit_rate", "RATE", "bytes/s in all; k, M, G"),
+    (
+        "--on-exists",
+        "on_exists",
+        ("reuse", "overwrite", "rename", "error"),
+        "when the destination exists",
+    ),
+    (
+        "--durability",
+        "durability",
+        ("none", "publish", "checkpoint"),
+        "what is synced to disk, and when",
+    ),
+    ("--io", "io", ("auto", "buffered", "direct"), "how the part file is written"),
+    ("--timeout", "timeout", "SECONDS", "to connect, and without data"),
+    ("--retry-times", "retry_times", "N", "attempts after the first one"),
+    ("--retry-delay", "retry_delay", "SECONDS", "before the first retry"),
+    ("--cacert", "ca_file", "FILE", "trusted certificates, PEM"),
+    ("--proxy", "proxy", "URL", "instead of what the environment says"),
+)
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add what configures the engine; the defaults are the library's."""
+    group = parser.add_argument_group("engine")
+    for option, name, values, text in _ENGINE_OPTIONS:
+        names = ("-x", option) if option == "--connections" else (option,)
+        if isinstance(values, tuple):
+            group.add_argument(*names, dest=name, choices=values, help=text)
+        else:
+            group.add_argument(*names, dest=name, metavar=values, help=text)
+    group.add_argument(
+        "-j", "--jobs", dest="max_workers", metavar="N", help="files at the same time"
+    )
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration, instead of the "
+        "segdl.toml here or of the user"
+    )  # fmt: skip
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add what chooses the output."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "-q", "--quiet", action="store_true", help="no output but errors"
+    )
+    group.add_argument(
+        "--json", action="store_true", help="one JSON event a line on stdout"
+    )
+    group.add_argument("--no-progress", action="store_true", help="no bar")
+
+
+def engine_config(args: argparse.Namespace) -> EngineConfig:
+    """
+    Put the configuration together: option > environment > file > default.
+
+    Raises:
+        ConfigError: A configuration file or environment variable is wrong.
+        UsageError: An option is; the message names it.
+    """
+    options = {"max_workers": "--jobs"}
+    options.update((name, option) for option, name, _, _ in _ENGINE_OPTIONS)
+    overrides: dict[str, Any] = {}
+    for name, option in options.items():
+        text = getattr(args, name)
+        if text is None:
+            continue
+        try:
+            overrides[name] = parse_rate(text) if name == "limit_rate" else _value(text)
+        except UsageError as exc:
+            raise UsageError(f"{option}: {exc}") from exc
+    try:
+        return load_config(args.config, overrides=overrides)
+    except ConfigError:
+        raise
+    except UsageError as exc:
+        name, _, rest = str(exc).partition(" ")
+        raise UsageError(f"{options.get(name, name)} {rest}") from exc
+
+
+def _value(text: str) -> int | float | str:
+    """Read a number; what is none is left for the configuration to refuse."""
+    if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        return int(text)
+    if re.fullmatch(r"[+-]?[0-9]*\.[0-9]+", text):
+        return float(text)
+    return text
+
+
+def header_fields(options: Iterable[str]) -> dict[str, str]:
+    """
+    Read what `--header` was given.
+
+    Args:
+        options: "Name: value", or "@FILE" with such a line for each field.
+
+    Raises:
+        UsageError: A field is none, is given twice, or the file can't be read. No
+            message holds a value.
+    """
+    fields: dict[str, str] = {}
+    for option in options:
+        if option.startswith("@"):
+            for place, line in _lines_of(option[1:]):
+                _add(fields, line, place)
+        else:
+            _add(fields, option, "--header")
+    return validate_headers(fields)
+
+
+def header_field(line: str, place: str) -> tuple[str, str]:
+    """
+    Split a field into name and value.
+
+    Args:
+        line: "Name: value".
+        place: Where it stands, for the message.
+
+    Raises:
+        UsageError: It has no colon, or no name.
+    """
+    name, colon, value = line.partition(":")
+    if not colon or not name.strip():
+        # The line is not shown: it may be a token that was given in place of a field.
+        raise UsageError(f"{place}: a header is written 'Name: value'")
+    return name, value.lstrip(" \t")
+
+
+def _add(fields: dict[str, str], line: str, place: str) -> None:
+    name, value = header_field(line, place)
+    if name.lower() in map(str.lower, fields):
+        raise UsageError(f"{place}: the header {name} is given twice")
+    fields[name] = value
+
+
+def _lines_of(name: str) -> list[tuple[str, str]]:
+    """Read a file of header lines; each with its place."""
+    try:
+        text = Path(name).read_bytes().decode("utf-8-sig")
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+        raise UsageError(f"cannot read the headers in {name!r}: {reason}") from exc
+    lines = enumerate(text.split("\n"), 1)
+    return [
+        (f"{name}:{number}", line.removesuffix("\r")) for number, line in lines
+        if line.strip()
+    ]  # fmt: skip

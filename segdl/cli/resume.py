@@ -1,0 +1,74 @@
+"""`segdl resume`: go on with what an earlier run left."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from segdl._store import url_digest
+from segdl.cli.arguments import add_engine_options, add_output_options, engine_config
+from segdl.cli.session import run_tasks
+from segdl.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from segdl.cli.console import Console
+    from segdl.engine import DownloadEngine
+    from segdl.task import DownloadTask
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `segdl resume`."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="DIR|FILE",
+        help="a directory, or a download by its own name or its .part's or .segdl's",
+    )
+    add_engine_options(parser)
+    add_output_options(parser)
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Go on; give the exit code."""
+    from segdl.cli.sidecar import Sidecar
+
+    config = engine_config(args)
+    # Looked at before anything starts: a wrong path refuses the whole call.
+    places = [
+        path if os.path.isdir(path) else Sidecar.find(path)
+        for path in dict.fromkeys(args.paths)
+    ]
+
+    def submit(engine: DownloadEngine) -> list[DownloadTask]:
+        tasks: list[DownloadTask] = []
+        for place in places:
+            if isinstance(place, Sidecar):
+                tasks.append(_resume_one(engine, place))
+                continue
+            found = engine.resume_unfinished(place)
+            if not found and not args.quiet:
+                console.note(f"nothing unfinished in {place}")
+            tasks += found
+        return tasks
+
+    return run_tasks(args, console, config, submit)
+
+
+def _resume_one(engine: DownloadEngine, sidecar: Sidecar) -> DownloadTask:
+    header = sidecar.load().header
+    if url_digest(header.url) != header.url_sha256:
+        raise UsageError(
+            f"the URL of {header.name} had a query, which is never stored; give the "
+            f"whole URL again: segdl get -d {sidecar.directory} URL"
+        )
+    return engine.download(
+        header.url, sidecar.directory, header.name, checksum=header.digest
+    )
+
+
+if TYPE_CHECKING:
+    from segdl.cli.sidecar import Sidecar
