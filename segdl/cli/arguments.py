@@ -68,15 +68,15 @@ _ENGINE_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add what configures the engine; the defaults are the library's."""
     group = parser.add_argument_group("engine")
+    group.add_argument(
+        "-j", "--jobs", dest="max_workers", metavar="N", help="files at the same time"
+    )
     for option, name, values, text in _ENGINE_OPTIONS:
         names = ("-x", option) if option == "--connections" else (option,)
         if isinstance(values, tuple):
             group.add_argument(*names, dest=name, choices=values, help=text)
         else:
             group.add_argument(*names, dest=name, metavar=values, help=text)
-    group.add_argument(
-        "-j", "--jobs", dest="max_workers", metavar="N", help="files at the same time"
-    )
     group.add_argument(
         "--config", type=Path, metavar="FILE", help="configuration, instead of the "
         "segdl.toml here or of the user"

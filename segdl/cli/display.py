@@ -4,7 +4,7 @@
                     └─ elsewhere: a line a task every ten seconds
     ended(task) ────── a line that stays
 
-    model.safetensors  ━━━━━━━━━━━━━━──────  70%  3.5/5.0 GiB  85.2 MiB/s   0:18  16x
+    model.safetensors  ━━━━━━━━━━━━━━──────  70%  85.2 MiB/s   0:18   3.5/5.0 GiB  16x
 
 All calls come from the thread that waits. The lines of a terminal are never longer
 than it is wide, since a wrapped line could not be redrawn.
@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from segdl.cli.units import bytes_text, rate_text, seconds_text
+from segdl.cli.units import amount_text, bytes_text, rate_text, seconds_text
 from segdl.task import COMPLETED, DOWNLOADING
 
 if TYPE_CHECKING:
@@ -149,7 +149,8 @@ def plain_line(task: DownloadTask) -> str:
     """Give the line that a log gets every ten seconds."""
     parts = [bytes_text(task.downloaded_size)]
     if task.total_size:
-        parts[0] += f" of {bytes_text(task.total_size)} ({task.progress:.0%})"
+        amount = amount_text(task.downloaded_size, task.total_size)
+        parts = [f"{amount} ({task.progress:.0%})"]
     if task.phase in _PHASES:
         parts.append(_PHASES[task.phase])
     else:
@@ -284,10 +285,10 @@ def row(
         "" if share is None else f"{int(share * 100)}%",
         speed,
         "" if eta is None else _clock(eta),
-        f"{bytes_text(done)}/{bytes_text(total)}" if total else bytes_text(done),
+        amount_text(done, total) if total else bytes_text(done),
         f"{connections}x" if connections else "",
     ]
-    widths = [4, 12, 8, 19, 4]
+    widths = [4, 12, 8, 17, 4]
     while len(figures) > 1 and sum(widths) + len(widths) > room - 12:
         figures.pop()
         widths.pop()

@@ -179,7 +179,7 @@ def _is_kept(task: DownloadTask) -> bool:
     """Tell whether a part file of the task is there to go on with."""
     from segdl._names import SafeName, sidecar_names
 
-    if task.status == COMPLETED or task.file_path is None:
+    if task.status == COMPLETED or not task.file_path or not task.downloaded_size:
         return False
     directory, name = os.path.split(task.file_path)
     return all(

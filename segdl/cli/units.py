@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-__all__ = ["bytes_text", "rate_text", "seconds_text"]
+__all__ = ["amount_text", "bytes_text", "rate_text", "seconds_text"]
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-def bytes_text(count: float) -> str:
-    """Give a number of bytes with three or four digits: 1000 B, 1.5 MiB, 12.0 GiB."""
-    value = float(count)
+def _unit_of(count: float) -> int:
     unit = 0
-    while value >= 1023.95 and unit < len(_UNITS) - 1:  # what would show as 1024.0
-        value /= 1024
+    # From 1023.95 on it would show as 1024.0.
+    while count >= 1023.95 * 1024**unit and unit < len(_UNITS) - 1:
         unit += 1
-    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{value:.0f} B"
+    return unit
+
+
+def bytes_text(count: float) -> str:
+    """Give a number of bytes with up to five digits: 1000 B, 1.5 MiB, 12.0 GiB."""
+    unit = _unit_of(count)
+    return f"{count / 1024**unit:.{1 if unit else 0}f} {_UNITS[unit]}"
+
+
+def amount_text(done: int, total: int) -> str:
+    """Give a part of a number of bytes, in the unit of the whole: 3.5/5.0 GiB."""
+    unit = _unit_of(total)
+    return f"{done / 1024**unit:.{1 if unit else 0}f}/{bytes_text(total)}"
 
 
 def rate_text(bytes_per_second: float) -> str:

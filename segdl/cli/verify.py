@@ -1,0 +1,123 @@
+"""`segdl verify`: compare a file with a digest, with a bar while it is read."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import TYPE_CHECKING
+
+from segdl import _fs
+from segdl._digests import new_hasher, parse_checksum
+from segdl.cli.exit_codes import OK
+from segdl.errors import IntegrityError, StorageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from segdl._digests import Hasher
+    from segdl.cli.console import Console
+
+__all__ = ["add_arguments", "run"]
+
+_READ_BYTES = 1 << 20
+_DRAW_SECONDS = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `segdl verify`."""
+    add = parser.add_argument
+    add("file", metavar="FILE", help="to be verified")
+    add("--checksum", required=True, metavar="ALGO:HEX", help="what it should have")
+    add("-q", "--quiet", action="store_true", help="no output but errors")
+    add("--no-progress", action="store_true", help="no bar")
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Hash a file; give the exit code, or raise what is wrong with it."""
+    digest = parse_checksum(args.checksum)
+    hasher = new_hasher(digest.algorithm)
+    # The user named the file, so a link to it is meant; the reader takes none.
+    path = os.path.realpath(args.file)
+    size = _size(path, args.file)
+    shows = not args.quiet and not args.no_progress and console.terminal() is not None
+    draw = _bar(console, os.path.basename(args.file), size) if shows else None
+    try:
+        _hash(path, size, hasher, draw)
+    finally:
+        if draw is not None:
+            console.paint("\r\x1b[K")
+    actual = hasher.hexdigest()
+    if actual != digest.hex:
+        raise IntegrityError(
+            f"{args.file}: its {digest.algorithm} is {actual}, expected {digest.hex}",
+            algorithm=digest.algorithm,
+            expected=digest.hex,
+            actual=actual,
+        )
+    if not args.quiet:
+        console.result(f"{args.file}: {digest.algorithm} OK")
+    return OK
+
+
+def _size(path: str, shown: str) -> int:
+    try:
+        found = os.stat(path)
+    except OSError as exc:
+        raise _fs.storage_error(exc, f"read {shown}") from exc
+    if not stat.S_ISREG(found.st_mode):
+        raise StorageError(f"{shown} is not a regular file; name one")
+    return found.st_size
+
+
+def _hash(
+    path: str, size: int, hasher: Hasher, draw: Callable[[int], None] | None
+) -> None:
+    buffer = memoryview(bytearray(_READ_BYTES))
+    reader = _fs.PartReader(path)
+    try:
+        offset, drawn = 0, time.monotonic()
+        while offset < size:
+            count = reader.pread(buffer[: size - offset], offset)
+            hasher.update(buffer[:count])
+            offset += count
+            now = time.monotonic()
+            if draw is not None and now - drawn >= _DRAW_SECONDS:
+                drawn = now
+                draw(offset)
+    finally:
+        reader.close()
+
+
+def _bar(console: Console, name: str, size: int) -> Callable[[int], None]:
+    """Give a function that draws how far the reading is."""
+    from segdl.cli.display import row
+    from segdl.cli.units import rate_text
+
+    began = time.monotonic()
+    terminal = console.terminal()
+    assert terminal is not None
+    bar = "━─" if console.can_show("━─…") else "#-"
+    color = not os.environ.get("NO_COLOR")
+
+    def draw(done: int) -> None:
+        try:
+            columns = os.get_terminal_size(terminal).columns or 80
+        except OSError:
+            columns = 80
+        rate = done / max(time.monotonic() - began, 0.001)
+        line = row(
+            columns,
+            name=name,
+            done=done,
+            total=size,
+            speed=rate_text(rate),
+            eta=int((size - done) / rate),
+            connections=0,
+            bar=bar,
+            color=color,
+        )
+        console.paint(f"\r{line}\x1b[K")
+
+    return draw
