@@ -50,7 +50,7 @@ class Crew(Protocol):
     def give_up(self, lane: int) -> None:
         """End the worker of a lane that does not stop."""
 
-    def verify(self, message: Message) -> None:
+    def verify(self, job: Job, message: Message) -> None:
         """Send a command to the verifier, which is started when needed."""
 
     def offload(

@@ -84,7 +84,7 @@ class Job:
         self._config = config
         self._crew = crew
         self._verification = Verification(
-            number, crew, request.digest, enabled=config.verify_hash
+            self, crew, request.digest, enabled=config.verify_hash
         )
         self._store: Store | None = None
         self._found: Found | None = None
@@ -317,7 +317,7 @@ class Job:
         assert self._store is not None
         assert self._store.part is not None
         rows = [(p.offset, p.length, p.xxh3) for p in pieces]
-        self._crew.verify(Check(self.number, self._store.part.path, rows))
+        self._crew.verify(self, Check(self.number, self._store.part.path, rows))
 
     def _begin(self) -> None:
         """Start to transfer."""

@@ -63,18 +63,20 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
         self._sentinel: int | None = None
-        command_reader, self._command_fd = os.pipe()
-        self._event_fd, event_writer = os.pipe()
+        fds: list[int] = []
         try:
+            fds += _pipe()
+            fds += _pipe()
+            command_reader, self._command_fd, self._event_fd, event_writer = fds
             if in_process:
                 self._start_thread(command_reader, event_writer)
             else:
                 self._start_process(command_reader, event_writer)
-        except BaseException:
-            os.close(command_reader)
-            os.close(event_writer)
-            os.close(self._command_fd)
-            os.close(self._event_fd)
+        except BaseException as error:
+            for fd in fds:
+                os.close(fd)
+            if isinstance(error, OSError):
+                raise _not_started(error) from error
             raise
         os.set_blocking(self._command_fd, False)
         os.set_blocking(self._event_fd, False)
@@ -193,7 +195,7 @@ class Worker:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP),
-                    json.dumps([os.path.abspath(p) for p in sys.path]),
+                    json.dumps(_import_path()),
                     *(self.role, str(os.getpid())),
                     *(str(command_reader), str(event_writer)),
                 ],
@@ -202,17 +204,47 @@ class Worker:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(command_reader, event_writer),
             )
-        except OSError as error:
-            raise WorkerError(
-                f"no worker process could be started with {sys.executable}: "
-                f"{error.strerror}; use processes=0 to do without"
-            ) from error
         finally:
             _restore_signals(mask)
         os.close(command_reader)
         os.close(event_writer)
         with contextlib.suppress(AttributeError, OSError):
             self._sentinel = os.pidfd_open(self._process.pid)
+
+
+def _pipe() -> tuple[int, int]:
+    """
+    Make a pipe whose descriptors are none of the standard ones.
+
+    A program that closed those would get them from `os.pipe`, and the child's stdin,
+    stdout and stderr would then take their place.
+    """
+    ends = list(os.pipe())
+    low: list[int] = []
+    for place, fd in enumerate(ends):
+        while ends[place] <= 2:
+            low.append(ends[place])
+            ends[place] = os.dup(fd)
+    for fd in low:
+        os.close(fd)
+    return ends[0], ends[1]
+
+
+def _import_path() -> list[str]:
+    """Give `sys.path` for a worker: absolute, without what can't be made so."""
+    paths = []
+    for path in sys.path:
+        # The current directory may be gone.
+        with contextlib.suppress(OSError):
+            paths.append(os.path.abspath(path))
+    return paths
+
+
+def _not_started(error: OSError) -> WorkerError:
+    return WorkerError(
+        f"no worker could be started with {sys.executable or 'no interpreter'}: "
+        f"{error.strerror}; processes=0 does without processes"
+    )
 
 
 def _block_sigint() -> set[int] | None:

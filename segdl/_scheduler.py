@@ -125,8 +125,9 @@ class Scheduler:
 
         def start() -> None:
             self._jobs[job.number] = job
-            self._worker_for(None)  # it starts while the job looks at the disk
             job.start()
+            # Now, so that it starts while the job looks at the disk.
+            self._failing(job, lambda: self._worker_for(None))
 
         self.post(start)
 
@@ -154,9 +155,8 @@ class Scheduler:
         return next(self._numbers)
 
     def fetch(self, job: Job, fetch: Fetch, size: int | None) -> None:
-        worker = self._worker_for(size)
+        worker = self._failing(job, lambda: self._worker_for(size))
         if worker is None:
-            self.post(lambda: job.fail(self._too_many_deaths()))
             return
         self._lanes[fetch.lane] = (job, worker)
         worker.lanes += 1
@@ -173,12 +173,11 @@ class Scheduler:
         if held is not None:
             held[1].kill()
 
-    def verify(self, message: Message) -> None:
-        if self._verifier is None:
-            if isinstance(message, Drop):
-                return
-            self._verifier = self._start_worker(VERIFY)
-        self._send(self._verifier, message)
+    def verify(self, job: Job, message: Message) -> None:
+        if self._verifier is None and not isinstance(message, Drop):
+            self._verifier = self._failing(job, lambda: self._start_worker(VERIFY))
+        if self._verifier is not None:
+            self._send(self._verifier, message)
 
     def offload(
         self, work: Callable[[], Any], done: Callable[[Any, SegdlError | None], None]
@@ -311,7 +310,16 @@ class Scheduler:
 
     # --- workers ----------------------------------------------------------------------
 
-    def _worker_for(self, size: int | None) -> Worker | None:
+    def _failing(self, job: Job, start: Callable[[], Worker]) -> Worker | None:
+        """Start or find a worker; when that can't be done the job fails."""
+        try:
+            return start()
+        except WorkerError as error:
+            # Not at once: the job is in the middle of something.
+            self.post(lambda error=error: job.fail(error))  # type: ignore[misc]
+            return None
+
+    def _worker_for(self, size: int | None) -> Worker:
         """The worker with the fewest lanes; a new one where that is worth it."""
         wanted = 1
         if not self._in_process and size is not None and size >= SECOND_WORKER_BYTES:
@@ -320,10 +328,10 @@ class Scheduler:
             now = time.monotonic()
             while self._deaths and self._deaths[0] < now - _DEATHS_SECONDS:
                 self._deaths.popleft()
-            if len(self._deaths) > _MAX_DEATHS:
-                return min(self._workers, key=lambda w: w.lanes, default=None)
-            worker = self._start_worker(TRANSFER)
-            self._workers.append(worker)
+            if len(self._deaths) <= _MAX_DEATHS:
+                self._workers.append(self._start_worker(TRANSFER))
+            elif not self._workers:
+                raise self._too_many_deaths()
         return min(self._workers, key=lambda worker: worker.lanes)
 
     def _start_worker(self, role: str) -> Worker:

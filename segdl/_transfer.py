@@ -1,9 +1,8 @@
 """Requests on libcurl: one multi handle, its lanes, and the loop that drives them.
 
-    commands ──> Transfers ── Lane ── easy handle ──sockets──> origin
-                    │           │  head: every line -> HeadParser -> check_answer
-                    │           │  body: Sink -> part file
-    events  <───────┘           └─ redirects: a new request on the same lane
+    commands ──> Transfers ── Exchange ── easy handle ──sockets──> origin
+                    │            (a lane)
+    events  <───────┘
 
 This is the only module that imports pycurl. A lane goes through
 
@@ -19,6 +18,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import selectors
 import time
 from collections.abc import Callable
@@ -26,9 +26,9 @@ from collections.abc import Callable
 import pycurl
 
 from segdl import _retry
-from segdl._answers import REDIRECTS, Answer, Expectation, check_answer
+from segdl._exchange import Exchange
 from segdl._fs import PartWriter, aligned_buffer
-from segdl._headers import Head, HeadParser, Validator
+from segdl._headers import HeadParser
 from segdl._messages import (
     Accept,
     Answered,
@@ -42,19 +42,12 @@ from segdl._messages import (
     Shrunk,
     failure_to_json,
 )
-from segdl._ranges import ByteRange
 from segdl._sink import BLOCK_BYTES, Sink
-from segdl._urls import headers_for, origin, redact, redact_text, redirect_target
+from segdl._urls import headers_for, origin, redact, redact_text
 from segdl.errors import (
-    IncompleteTransfer,
-    RangeMismatch,
-    RedirectRefused,
     SegdlError,
-    StatusError,
     TransferError,
 )
-
-MAX_REDIRECTS = 10
 
 # 512 KiB a recv: 16 - 64 KiB need several times the system calls, more gains nothing.
 # libcurl >= 8.7 has one such buffer for the whole multi handle.
@@ -64,12 +57,7 @@ _MAX_RECEIVE_BUFFER_BYTES = 10 * 1024 * 1024  # libcurl's own limit
 # A connection below this for `timeout` seconds is stalled, or dribbles.
 _LOW_SPEED_BYTES_PER_SECOND = 512
 
-# Bodies of redirects and errors are read, so that the connection can be used again,
-# as long as they are short.
-_MAX_IGNORED_BYTES = 64 * 1024
-
 _PROGRESS_SECONDS = 0.1
-_SLOW_TICKS = 5
 # Pieces wait this long for others, so that a fast transfer sends few messages.
 _PIECES_SECONDS = 0.02
 _MAX_PIECES_A_MESSAGE = 64
@@ -132,145 +120,6 @@ class Bucket:
         self._tokens -= count
 
 
-class Lane:
-    """One segment's request, redirects included."""
-
-    def __init__(self, owner: Transfers, fetch: Fetch) -> None:
-        self.owner = owner
-        self.fetch = fetch
-        self.url = fetch.url
-        self.headers = fetch.headers
-        self.curl: pycurl.Curl | None = None
-        self.heads: list[Head] = []
-        self.parser = HeadParser()
-        self.answer: Answer | None = None
-        self.sink: Sink | None = None
-        self.part: PartRef | None = None
-        self.failure: SegdlError | None = None
-        self.held = fetch.hold
-        self.waiting = False  # paused by us, at the first byte or by the rate limit
-        self.over: int | None = None  # libcurl's result, while the lane is held
-        self.received = 0
-        self.ignored = 0
-        self.reported = (-1, -1)
-        self.unwritten_ticks = 0
-
-    @property
-    def wanted(self) -> ByteRange | None:
-        """What the Range field asks for."""
-        fetch = self.fetch
-        return ByteRange(fetch.begin, fetch.end) if fetch.ranged else None
-
-    @property
-    def full(self) -> bool:
-        """Whether all that was wanted has come, though the origin may send on."""
-        return self.sink is not None and self.sink.full
-
-    @property
-    def position(self) -> int:
-        """One past the last byte received."""
-        return self.fetch.begin if self.sink is None else self.sink.position
-
-    def written(self) -> int:
-        """
-        Tell how far the file is filled, at a tick of the progress reports.
-
-        A lane so slow that its buffer has not been full for some ticks writes what it
-        has, so that progress moves.
-        """
-        if self.sink is None:
-            return self.fetch.begin
-        if self.sink.written != self.reported[0]:
-            self.unwritten_ticks = 0
-        else:
-            self.unwritten_ticks += 1
-            if self.unwritten_ticks >= _SLOW_TICKS:
-                self.sink.flush()
-        return self.sink.written
-
-    def on_header(self, line: bytes) -> int | None:
-        """Take a header line; refuse the answer as soon as its head is whole."""
-        try:
-            self.parser.feed(line)
-            if self.parser.complete:
-                self._on_head(self.parser.head)
-        except SegdlError as error:
-            self.failure = error
-            return -1
-        return None
-
-    def on_body(self, data: memoryview) -> int | None:
-        """Take body bytes."""
-        if self.held:
-            self.waiting = True
-            return pycurl.WRITEFUNC_PAUSE  # type: ignore[no-any-return]
-        sink = self.sink
-        if sink is None or self.answer is None:
-            self.ignored += len(data)
-            return None if self.ignored <= _MAX_IGNORED_BYTES else -1
-        if self.owner.bucket is not None and not self.owner.allow(len(data)):
-            self.waiting = True
-            return pycurl.WRITEFUNC_PAUSE  # type: ignore[no-any-return]
-        try:
-            taken = sink.write(data)
-        except SegdlError as error:
-            self.failure = error
-            return -1
-        self.received += taken
-        if taken < len(data):
-            return taken
-        if sink.full and not self._ends_by_itself(sink):
-            self.owner.full.append(self)
-        return None
-
-    def _ends_by_itself(self, sink: Sink) -> bool:
-        """Whether the origin has nothing more to send, so the connection stays good."""
-        return self.answer is not None and self.answer.end == sink.end
-
-    def _on_head(self, head: Head) -> None:
-        """Decide about an answer, at the end of its head."""
-        if head.status < 200:
-            return
-        self.heads.append(head)
-        if head.status in REDIRECTS and head.get("location"):
-            if not self.fetch.follow:
-                raise StatusError(
-                    f"the origin redirects this link now ({head.status})",
-                    status=head.status,
-                )
-            return
-        validator = self.fetch.validator
-        expected = Expectation(
-            wanted=self.wanted,
-            complete=self.fetch.complete,
-            validator=None if validator is None else Validator.from_json(validator),
-            if_range=self.fetch.if_range is not None,
-        )
-        answer = check_answer(self.heads, expected)
-        if not answer.ranges and not self.held and self.fetch.begin > 0:
-            raise RangeMismatch(
-                f"asked for bytes {self.fetch.begin}-{self.fetch.end - 1}, the origin "
-                "sent the whole file (200)"
-            )
-        self.answer = answer
-        self.owner.answered(self)
-
-    def redirect(self) -> str | None:
-        """The target when the last head is a redirect that is to be followed."""
-        if self.answer is not None or not self.heads:
-            return None
-        head = self.heads[-1]
-        location = head.get("location")
-        if head.status not in REDIRECTS or not location:
-            return None
-        if len(self.heads) > MAX_REDIRECTS:
-            raise RedirectRefused(
-                f"more than {MAX_REDIRECTS} redirects, the last one from "
-                f"{redact(self.url)}"
-            )
-        return redirect_target(self.url, location)
-
-
 class Transfers:
     """
     All lanes of one worker, on one multi handle.
@@ -282,16 +131,16 @@ class Transfers:
     def __init__(self, emit: Callable[[Message], None]) -> None:
         self._emit = emit
         self._options = Configure(30.0, 8192, None, None, "segdl")
-        self._lanes: dict[int, Lane] = {}
-        self._by_curl: dict[pycurl.Curl, Lane] = {}
+        self._lanes: dict[int, Exchange] = {}
+        self._by_curl: dict[pycurl.Curl, Exchange] = {}
         self._writers: dict[PartRef, tuple[PartWriter, int]] = {}
         self._buffers: list[memoryview] = []
         self._pieces: list[tuple[int, int, int, str]] = []
         self._pieces_sent = 0.0
         self._progress_sent = 0.0
         self._timer: float | None = None
-        self.bucket: Bucket | None = None
-        self.full: list[Lane] = []
+        self._bucket: Bucket | None = None
+        self._full: list[Exchange] = []
         self._selector = selectors.DefaultSelector()
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
@@ -306,7 +155,7 @@ class Transfers:
 
     def fetch(self, fetch: Fetch) -> None:
         """Start a lane."""
-        lane = Lane(self, fetch)
+        lane = Exchange(self, fetch)
         self._lanes[fetch.lane] = lane
         try:
             if fetch.part is not None:
@@ -350,14 +199,14 @@ class Transfers:
     def limit(self, bytes_per_second: float | None) -> None:
         """Set the rate limit over all lanes, None for none."""
         if bytes_per_second is None:
-            self.bucket = None
+            self._bucket = None
             for lane in list(self._lanes.values()):
                 if not lane.held:
                     self._resume(lane)
-        elif self.bucket is None:
-            self.bucket = Bucket(bytes_per_second, time.monotonic())
+        elif self._bucket is None:
+            self._bucket = Bucket(bytes_per_second, time.monotonic())
         else:
-            self.bucket.bytes_per_second = bytes_per_second
+            self._bucket.bytes_per_second = bytes_per_second
 
     def close(self) -> None:
         """End all lanes, with their pieces written, and free everything."""
@@ -393,7 +242,7 @@ class Transfers:
             if mask & selectors.EVENT_WRITE:
                 bits |= pycurl.CSELECT_OUT
             self._multi.socket_action(key.fd, bits)
-            if self.full:
+            if self._full:
                 self._end_full()
         now = time.monotonic()
         if self._timer is not None and now >= self._timer:
@@ -401,7 +250,7 @@ class Transfers:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
             self._end_full()
         self._collect()
-        if self.bucket is not None and self.bucket.ready(now):
+        if self._bucket is not None and self._bucket.ready(now):
             self._resume_throttled()
         if self._pieces and now - self._pieces_sent >= _PIECES_SECONDS:
             self._send_pieces(now)
@@ -417,7 +266,7 @@ class Transfers:
             longest = min(longest, self._pieces_sent + _PIECES_SECONDS - now)
         if self._lanes:
             longest = min(longest, self._progress_sent + _PROGRESS_SECONDS - now)
-            if self.bucket is not None:
+            if self._bucket is not None:
                 longest = min(longest, _THROTTLE_SECONDS)
         return max(0.0, longest)
 
@@ -434,22 +283,33 @@ class Transfers:
 
     def _end_full(self) -> None:
         """End lanes that have all they want while their origin sends on."""
-        while self.full:
-            lane = self.full.pop()
+        while self._full:
+            lane = self._full.pop()
             if self._lanes.get(lane.fetch.lane) is lane:
                 self._end(lane)
 
     def _resume_throttled(self) -> None:
-        for lane in list(self._lanes.values()):
+        lanes = list(self._lanes.values())
+        # In another order each time: the first ones take what the bucket has.
+        for lane in random.sample(lanes, len(lanes)):
             if lane.waiting and not lane.held:
                 self._resume(lane)
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a rate limit."""
+        return self._bucket is not None
+
+    def is_full(self, lane: Exchange) -> None:
+        """End a lane soon: not here, inside of libcurl's call."""
+        self._full.append(lane)
+
     def allow(self, count: int) -> bool:
         """Ask the rate limit for bytes."""
-        assert self.bucket is not None
-        if not self.bucket.ready(time.monotonic()):
+        assert self._bucket is not None
+        if not self._bucket.ready(time.monotonic()):
             return False
-        self.bucket.take(count)
+        self._bucket.take(count)
         return True
 
     # --- libcurl ----------------------------------------------------------------------
@@ -476,7 +336,7 @@ class Transfers:
             None if milliseconds < 0 else time.monotonic() + milliseconds / 1000
         )
 
-    def _request(self, lane: Lane) -> None:
+    def _request(self, lane: Exchange) -> None:
         """Send a lane's request, the first one or one after a redirect."""
         lane.parser = HeadParser()
         lane.ignored = 0
@@ -489,10 +349,10 @@ class Transfers:
         except pycurl.error as error:
             raise TransferError(f"libcurl refused the request: {error}") from error
 
-    def _set_up(self, curl: pycurl.Curl, lane: Lane) -> None:
+    def _set_up(self, curl: pycurl.Curl, lane: Exchange) -> None:
         options = self._options
         curl.setopt(pycurl.URL, lane.url)
-        curl.setopt(pycurl.HTTPHEADER, _request_fields(lane))
+        curl.setopt(pycurl.HTTPHEADER, lane.request_fields())
         curl.setopt(pycurl.USERAGENT, options.user_agent)
         # HTTP/2 would fold the lanes of this multi handle into one TCP connection.
         curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
@@ -521,20 +381,25 @@ class Transfers:
 
     def _low_speed(self) -> int:
         """The stall limit, below what a rate limit leaves to each lane."""
-        if self.bucket is None:
+        if self._bucket is None:
             return _LOW_SPEED_BYTES_PER_SECOND
-        share = self.bucket.bytes_per_second / max(1, len(self._lanes))
+        share = self._bucket.bytes_per_second / max(1, len(self._lanes))
         return max(1, min(_LOW_SPEED_BYTES_PER_SECOND, int(share / 4)))
 
-    def _resume(self, lane: Lane) -> None:
-        if lane.waiting and lane.curl is not None:
-            lane.waiting = False
+    def _resume(self, lane: Exchange) -> None:
+        """Let libcurl go on with a lane; it may hand over bytes at once."""
+        if not lane.waiting or lane.curl is None:
+            return
+        lane.waiting = False
+        try:
             lane.curl.pause(pycurl.PAUSE_CONT)
-            self._end_full()
+        except pycurl.error as error:
+            self._finished(lane, *error.args)
+        self._end_full()
 
     # --- the ends of a lane -----------------------------------------------------------
 
-    def answered(self, lane: Lane) -> None:
+    def answered(self, lane: Exchange) -> None:
         """Tell the parent about an answer: held ones, and where redirects led."""
         answer = lane.answer
         assert answer is not None
@@ -553,7 +418,7 @@ class Transfers:
                 )
             )
 
-    def _finished(self, lane: Lane, code: int, text: str) -> None:
+    def _finished(self, lane: Exchange, code: int, text: str) -> None:
         """Go on after libcurl has finished a request: redirect, wait, or end."""
         if lane.failure is None and code != 0 and not lane.full:
             lane.failure = self._curl_failure(lane, code, text)
@@ -568,17 +433,17 @@ class Transfers:
             lane.over = code
             return
         if lane.failure is None:
-            lane.failure = _shortfall(lane)
+            lane.failure = lane.shortfall()
         self._end(lane)
 
-    def _follow(self, lane: Lane, target: str) -> None:
+    def _follow(self, lane: Exchange, target: str) -> None:
         """Request a redirect's target, without what belongs to the old origin."""
         self._release_curl(lane)
         lane.headers = headers_for(lane.headers, origin(lane.url), origin(target))
         lane.url = target
         self._request(lane)
 
-    def _curl_failure(self, lane: Lane, code: int, text: str) -> SegdlError:
+    def _curl_failure(self, lane: Exchange, code: int, text: str) -> SegdlError:
         assert lane.curl is not None
         connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or bool(lane.heads)
         return _retry.curl_error(
@@ -588,7 +453,7 @@ class Transfers:
             proxied=self._options.proxy is not None,
         )
 
-    def _end(self, lane: Lane) -> None:
+    def _end(self, lane: Exchange) -> None:
         """Close a lane, write what it holds, and tell the parent."""
         self._release_curl(lane)
         self._lanes.pop(lane.fetch.lane, None)
@@ -607,7 +472,7 @@ class Transfers:
             row = failure_to_json(failure, getattr(failure, "code", None))
         self._emit(Ended(lane.fetch.lane, position, lane.received, row))
 
-    def _release_curl(self, lane: Lane) -> None:
+    def _release_curl(self, lane: Exchange) -> None:
         curl, lane.curl = lane.curl, None
         if curl is not None:
             lane.waiting = False
@@ -617,7 +482,7 @@ class Transfers:
 
     # --- files ------------------------------------------------------------------------
 
-    def _open_sink(self, lane: Lane, part: PartRef, end: int | None) -> None:
+    def _open_sink(self, lane: Exchange, part: PartRef, end: int | None) -> None:
         """Give a lane its place in the part file; lanes share one open file."""
         writer, users = self._writers.pop(part, (None, 0))
         if writer is None:
@@ -636,7 +501,7 @@ class Transfers:
             on_piece=lambda *piece: self._pieces.append((number, *piece)),
         )
 
-    def _release_sink(self, lane: Lane) -> None:
+    def _release_sink(self, lane: Exchange) -> None:
         assert lane.sink is not None
         assert lane.part is not None
         self._buffers.append(lane.sink.buffer)
@@ -669,34 +534,3 @@ class Transfers:
                 rows.append((lane.fetch.lane, *state))
         if rows:
             self._emit(Progress(rows))
-
-
-def _request_fields(lane: Lane) -> list[bytes]:
-    """Give the request's fields, the user's first, as libcurl wants them."""
-    fetch = lane.fetch
-    rows = [
-        # libcurl leaves a field with an empty value out unless it is written so.
-        f"{name}: {value}" if value else f"{name};"
-        for name, value in lane.headers.items()
-    ]
-    rows.append("Accept-Encoding: identity")
-    rows.append("Want-Repr-Digest: sha-256=10")
-    if lane.wanted is not None:
-        rows.append(f"Range: {lane.wanted.header_value()}")
-        if fetch.if_range is not None:
-            rows.append(f"If-Range: {fetch.if_range}")
-    return [row.encode("latin-1") for row in rows]
-
-
-def _shortfall(lane: Lane) -> SegdlError | None:
-    """Tell whether a request that libcurl calls done lacks bytes it had promised."""
-    if lane.full or lane.sink is None:
-        return None
-    assert lane.answer is not None
-    end = lane.answer.end
-    if end is None or lane.position >= min(end, lane.sink.end):
-        return None
-    return IncompleteTransfer(
-        f"{redact(lane.url)}: the origin promised bytes up to {end - 1} and ended "
-        f"before {lane.position}"
-    )

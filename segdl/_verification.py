@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from segdl._crew import Crew
 from segdl._digests import Digest
 from segdl._messages import Advance, Drop, Hash
 from segdl._plan import MIB
+
+if TYPE_CHECKING:
+    from segdl._job import Job
 
 # How far the finished prefix grows before the verifier hears of it.
 _STEP_BYTES = 8 * MIB
@@ -18,18 +22,18 @@ class Verification:
     The digests of one job.
 
     Args:
-        number: The job's.
+        job: Whose they are.
         crew: The scheduler.
         given: What the caller expects, None for nothing.
         enabled: False to verify nothing, whoever states it.
     """
 
     def __init__(
-        self, number: int, crew: Crew, given: Digest | None, *, enabled: bool
+        self, job: Job, crew: Crew, given: Digest | None, *, enabled: bool
     ) -> None:
         self.given = given if enabled else None
         self.running = False
-        self._number = number
+        self._job = job
         self._crew = crew
         self._enabled = enabled
         self._expected: dict[str, Digest] = {}
@@ -64,19 +68,21 @@ class Verification:
         if self._expected:
             self.running = True
             self._told = 0
-            self._crew.verify(Hash(self._number, path, list(self._expected)))
+            self._crew.verify(
+                self._job, Hash(self._job.number, path, list(self._expected))
+            )
 
     def advance(self, prefix: int) -> None:
         """Tell that the first `prefix` bytes are final."""
         if self.running and prefix - self._told >= _STEP_BYTES:
             self._told = prefix
-            self._crew.verify(Advance(self._number, prefix, False))
+            self._crew.verify(self._job, Advance(self._job.number, prefix, False))
 
     def finish(self, path: str, size: int) -> None:
         """Ask for the digests of the whole file; `Hashed` answers."""
         if not self.running:
             self.start(path)
-        self._crew.verify(Advance(self._number, size, True))
+        self._crew.verify(self._job, Advance(self._job.number, size, True))
 
     def wrong(self, digests: Mapping[str, str]) -> tuple[Digest, str] | None:
         """Give the first digest that is not the expected one, and the actual value."""
@@ -90,4 +96,4 @@ class Verification:
     def drop(self) -> None:
         """Have the verifier forget the job."""
         self.running = False
-        self._crew.verify(Drop(self._number))
+        self._crew.verify(self._job, Drop(self._job.number))

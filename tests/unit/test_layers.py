@@ -31,6 +31,7 @@ LAYERS = (
     "_manifest",
     "_store",
     "_messages",
+    "_exchange",
     "_transfer",
     "_verify",
     "_worker",

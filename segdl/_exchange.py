@@ -1,0 +1,237 @@
+"""One lane's exchange with its origin: the request, the head, the body.
+
+    request_fields ──> libcurl ──> on_header ─> HeadParser ─> check_answer
+                               ──> on_body ──> Sink ──> part file
+
+libcurl calls `on_header` with each line and `on_body` with at most 16 KiB at a time.
+Nothing raised there would come through libcurl, so a failure is kept, and the refusal
+(-1, or fewer bytes than were given) ends the transfer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from segdl._answers import REDIRECTS, Answer, Expectation, check_answer
+from segdl._headers import Head, HeadParser, Validator
+from segdl._messages import Fetch, PartRef
+from segdl._ranges import ByteRange
+from segdl._sink import Sink
+from segdl._urls import redact, redirect_target
+from segdl.errors import (
+    IncompleteTransfer,
+    RangeMismatch,
+    RedirectRefused,
+    SegdlError,
+    StatusError,
+)
+
+MAX_REDIRECTS = 10
+PAUSE = 0x10000001  # CURL_WRITEFUNC_PAUSE, curl.h
+
+# Bodies of redirects and errors are read, so that the connection can be used again,
+# as long as they are short.
+_MAX_IGNORED_BYTES = 64 * 1024
+# A lane that has not written for so many reports writes what it has.
+_SLOW_TICKS = 5
+
+
+class Owner(Protocol):
+    """What an exchange needs of the transfers it belongs to."""
+
+    @property
+    def limited(self) -> bool:
+        """Whether there is a rate limit."""
+
+    def allow(self, count: int) -> bool:
+        """Ask the rate limit for bytes."""
+
+    def answered(self, lane: Exchange) -> None:
+        """An answer passed every check."""
+
+    def is_full(self, lane: Exchange) -> None:
+        """All that was wanted has come, though the origin would send on."""
+
+
+class Exchange:
+    """
+    One segment's request, with the requests that redirects lead to.
+
+    Args:
+        owner: Told of an answer, and of a segment that is full; holds the rate limit.
+        fetch: What to ask for.
+
+    Attributes:
+        url: The URL of the present request.
+        heads: Of all answers so far, redirects first.
+        answer: The one whose body is used, once its head has passed every check.
+        sink: Where the body goes; None while the exchange is held.
+        failure: Why it can't go on.
+        held: Whether the body waits for `Accept`.
+        waiting: Whether libcurl was told to pause.
+        over: libcurl's result, when it came while the exchange was held.
+        received: Body bytes taken.
+    """
+
+    def __init__(self, owner: Owner, fetch: Fetch) -> None:
+        self.owner = owner
+        self.fetch = fetch
+        self.url = fetch.url
+        self.headers = fetch.headers
+        self.curl: Any = None  # its easy handle
+        self.heads: list[Head] = []
+        self.parser = HeadParser()
+        self.answer: Answer | None = None
+        self.sink: Sink | None = None
+        self.part: PartRef | None = None
+        self.failure: SegdlError | None = None
+        self.held = fetch.hold
+        self.waiting = False  # paused by us, at the first byte or by the rate limit
+        self.over: int | None = None  # libcurl's result, while the lane is held
+        self.received = 0
+        self.ignored = 0
+        self.reported = (-1, -1)
+        self.unwritten_ticks = 0
+
+    @property
+    def wanted(self) -> ByteRange | None:
+        """What the Range field asks for."""
+        fetch = self.fetch
+        return ByteRange(fetch.begin, fetch.end) if fetch.ranged else None
+
+    @property
+    def full(self) -> bool:
+        """Whether all that was wanted has come, though the origin may send on."""
+        return self.sink is not None and self.sink.full
+
+    @property
+    def position(self) -> int:
+        """One past the last byte received."""
+        return self.fetch.begin if self.sink is None else self.sink.position
+
+    def written(self) -> int:
+        """
+        Tell how far the file is filled, at a tick of the progress reports.
+
+        A lane so slow that its buffer has not been full for some ticks writes what it
+        has, so that progress moves.
+        """
+        if self.sink is None:
+            return self.fetch.begin
+        if self.sink.written != self.reported[0]:
+            self.unwritten_ticks = 0
+        else:
+            self.unwritten_ticks += 1
+            if self.unwritten_ticks >= _SLOW_TICKS:
+                self.sink.flush()
+        return self.sink.written
+
+    def on_header(self, line: bytes) -> int | None:
+        """Take a header line; refuse the answer as soon as its head is whole."""
+        try:
+            self.parser.feed(line)
+            if self.parser.complete:
+                self._on_head(self.parser.head)
+        except SegdlError as error:
+            self.failure = error
+            return -1
+        return None
+
+    def on_body(self, data: memoryview) -> int | None:
+        """Take body bytes."""
+        if self.held:
+            self.waiting = True
+            return PAUSE
+        sink = self.sink
+        if sink is None or self.answer is None:
+            self.ignored += len(data)
+            return None if self.ignored <= _MAX_IGNORED_BYTES else -1
+        if self.owner.limited and not self.owner.allow(len(data)):
+            self.waiting = True
+            return PAUSE
+        try:
+            taken = sink.write(data)
+        except SegdlError as error:
+            self.failure = error
+            return -1
+        self.received += taken
+        if taken < len(data):
+            return taken
+        if sink.full and not self._ends_by_itself(sink):
+            self.owner.is_full(self)
+        return None
+
+    def _ends_by_itself(self, sink: Sink) -> bool:
+        """Whether the origin has nothing more to send, so the connection stays good."""
+        return self.answer is not None and self.answer.end == sink.end
+
+    def _on_head(self, head: Head) -> None:
+        """Decide about an answer, at the end of its head."""
+        if head.status < 200:
+            return
+        self.heads.append(head)
+        if head.status in REDIRECTS and head.get("location"):
+            if not self.fetch.follow:
+                raise StatusError(
+                    f"the origin redirects this link now ({head.status})",
+                    status=head.status,
+                )
+            return
+        validator = self.fetch.validator
+        expected = Expectation(
+            wanted=self.wanted,
+            complete=self.fetch.complete,
+            validator=None if validator is None else Validator.from_json(validator),
+            if_range=self.fetch.if_range is not None,
+        )
+        answer = check_answer(self.heads, expected)
+        if not answer.ranges and not self.held and self.fetch.begin > 0:
+            raise RangeMismatch(
+                f"asked for bytes {self.fetch.begin}-{self.fetch.end - 1}, the origin "
+                "sent the whole file (200)"
+            )
+        self.answer = answer
+        self.owner.answered(self)
+
+    def redirect(self) -> str | None:
+        """The target when the last head is a redirect that is to be followed."""
+        if self.answer is not None or not self.heads:
+            return None
+        head = self.heads[-1]
+        location = head.get("location")
+        if head.status not in REDIRECTS or not location:
+            return None
+        if len(self.heads) > MAX_REDIRECTS:
+            raise RedirectRefused(
+                f"more than {MAX_REDIRECTS} redirects, the last one from "
+                f"{redact(self.url)}"
+            )
+        return redirect_target(self.url, location)
+
+    def request_fields(self) -> list[bytes]:
+        """Give the request's fields, the user's first, as libcurl wants them."""
+        rows = [
+            # libcurl leaves a field with an empty value out unless it is written so.
+            f"{name}: {value}" if value else f"{name};"
+            for name, value in self.headers.items()
+        ]
+        rows.append("Accept-Encoding: identity")
+        rows.append("Want-Repr-Digest: sha-256=10")
+        if self.wanted is not None:
+            rows.append(f"Range: {self.wanted.header_value()}")
+            if self.fetch.if_range is not None:
+                rows.append(f"If-Range: {self.fetch.if_range}")
+        return [row.encode("latin-1") for row in rows]
+
+    def shortfall(self) -> SegdlError | None:
+        """Tell what a request that libcurl calls done lacks of what was promised."""
+        if self.full or self.sink is None:
+            return None
+        assert self.answer is not None
+        end = self.answer.end
+        if end is None or self.position >= min(end, self.sink.end):
+            return None
+        return IncompleteTransfer(
+            f"{redact(self.url)}: the origin promised bytes up to {end - 1} and ended "
+            f"before {self.position}"
+        )
