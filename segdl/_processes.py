@@ -65,8 +65,8 @@ class Worker:
         self._sentinel: int | None = None
         fds: list[int] = []
         try:
-            fds += _pipe()
-            fds += _pipe()
+            fds += os.pipe()
+            fds += os.pipe()
             command_reader, self._command_fd, self._event_fd, event_writer = fds
             if in_process:
                 self._start_thread(command_reader, event_writer)
@@ -210,24 +210,6 @@ class Worker:
         os.close(event_writer)
         with contextlib.suppress(AttributeError, OSError):
             self._sentinel = os.pidfd_open(self._process.pid)
-
-
-def _pipe() -> tuple[int, int]:
-    """
-    Make a pipe whose descriptors are none of the standard ones.
-
-    A program that closed those would get them from `os.pipe`, and the child's stdin,
-    stdout and stderr would then take their place.
-    """
-    ends = list(os.pipe())
-    low: list[int] = []
-    for place, fd in enumerate(ends):
-        while ends[place] <= 2:
-            low.append(ends[place])
-            ends[place] = os.dup(fd)
-    for fd in low:
-        os.close(fd)
-    return ends[0], ends[1]
 
 
 def _import_path() -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segdl import _urls
 from segdl._digests import Digest, new_hasher, parse_checksum
 from segdl._names import SafeName, checked_name
+from segdl.errors import UsageError
 
 if TYPE_CHECKING:
     from segdl.config import EngineConfig, OnExists
@@ -79,12 +80,22 @@ def checked_request(
     return Request(
         urls=(url, *others),
         headers=fields,
-        directory=os.path.abspath(task.output_path),
+        directory=_absolute(task.output_path),
         filename=None if task.filename is None else checked_name(task.filename),
         digest=None if checksum is None else _computable(checksum),
         on_exists=config.on_exists,
         connections=config.connections,
     )
+
+
+def _absolute(directory: str) -> str:
+    try:
+        return os.path.abspath(directory)
+    except OSError as error:
+        raise UsageError(
+            f"output_path {directory!r} is relative, and the current directory is "
+            f"gone ({error.strerror}); give an absolute path"
+        ) from error
 
 
 def _computable(checksum: str) -> Digest:
