@@ -1,0 +1,467 @@
+"""What becomes of workers, files and exit codes when the program itself ends badly."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from canary import Canary, end_of, until
+
+from segdl import DownloadEngine
+from segdl.testing import Origin
+
+MIB = 1 << 20
+SEED, SIZE = 5, 24 * MIB + 99
+LANES = 4
+# What a lane has in hand when it is cut off: a piece (1 MiB), its receive buffers,
+# and what the sockets hold on both ends.
+IN_FLIGHT = LANES * 4 * MIB
+
+MakeEngine = Callable[..., DownloadEngine]
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="scans /proc"
+)
+
+BEGIN = """
+import os, sys, time
+from segdl import DownloadEngine
+engine = DownloadEngine(connections=4)
+task = engine.download(os.environ["URL"], os.environ["DIRECTORY"], "file")
+"""
+WAIT = BEGIN + "print('begun', flush=True)\ntask.wait()\n"
+POLL = BEGIN + (
+    "print('begun', flush=True)\n"
+    "while task.status == 'downloading':\n    time.sleep(0.05)\n"
+)
+MIDDLE = "while task.downloaded_size < 3 << 20:\n    time.sleep(0.01)\n"
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "downloads"
+
+
+@pytest.fixture
+def canary(origin: Origin, directory: Path) -> Canary:
+    return Canary(URL=origin.blob_url(SEED, SIZE), DIRECTORY=str(directory))
+
+
+@pytest.fixture
+def quick(origin: Origin) -> Origin:
+    """Give the origin without a limit, for programs that nobody disturbs."""
+    origin.total_rate = None
+    return origin
+
+
+@pytest.fixture
+def check_resumable(
+    origin: Origin, make_engine: MakeEngine, directory: Path
+) -> Callable[[], None]:
+    """Give a function that finishes what a program left, and looks at what it cost."""
+
+    def check(recorded: int = MIB) -> None:
+        assert not (directory / "file").exists()
+        origin.log.settle()
+        origin.total_rate = None
+        engine = make_engine(connections=LANES)
+        task = engine.download(origin.blob_url(SEED, SIZE), directory, "file")
+        path = Path(task.result(timeout=60))
+        assert path.read_bytes() == origin.blob(SEED, SIZE).read()
+        assert task.resumed_size >= recorded
+        assert os.listdir(directory) == ["file"]
+        assert origin.log.served_twice() <= IN_FLIGHT
+
+    return check
+
+
+def sent(origin: Origin, size: int) -> None:
+    until(lambda: origin.log.bytes_sent() >= size)
+
+
+def test_killed_program_leaves_no_worker_and_a_resumable_file(
+    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
+) -> None:
+    """kill -9 of the parent: its workers leave, and few bytes are fetched again."""
+    with canary.start([sys.executable, "-c", WAIT]) as process:
+        sent(origin, 8 * MIB)
+        assert canary.workers()
+        process.kill()
+        assert end_of(process).stderr == ""
+        canary.check_nothing_left()
+    check_resumable()
+
+
+def test_everything_killed_at_once_is_resumable(
+    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
+) -> None:
+    """kill -9 of parent and workers together, as an out-of-memory kill of a group."""
+    with canary.start([sys.executable, "-c", WAIT]) as process:
+        sent(origin, 8 * MIB)
+        os.killpg(process.pid, signal.SIGKILL)
+        end_of(process)
+        canary.check_nothing_left()
+    check_resumable()
+
+
+FORKED_SIBLING = (
+    BEGIN
+    + MIDDLE
+    + """
+child = os.fork()
+if child == 0:
+    time.sleep(60)
+    os._exit(0)
+print(child, flush=True)
+task.wait()
+"""
+)
+
+
+def test_worker_leaves_although_a_forked_sibling_lives(
+    canary: Canary, check_resumable: Callable[[], None]
+) -> None:
+    """A process the program forked holds the pipes open; the workers leave yet."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED_SIBLING]
+    with canary.start(command) as process:
+        assert process.stdout is not None
+        sibling = int(process.stdout.readline())
+        until(canary.workers)
+        process.kill()
+        process.wait()
+        until(lambda: not canary.workers(), describe=canary.alive)
+        assert list(canary.alive()) == [sibling]
+        os.kill(sibling, signal.SIGKILL)
+        canary.check_nothing_left()
+    check_resumable()
+
+
+FORKED_CHILD = (
+    "import json\n"
+    + BEGIN
+    + MIDDLE
+    + """
+from segdl.errors import UsageError
+def tell(call):
+    try:
+        return repr(call())
+    except UsageError as error:
+        return 'UsageError'
+child = os.fork()
+if child == 0:
+    print(json.dumps({
+        "download": tell(lambda: engine.download("http://x/", "d")),
+        "pause": tell(task.pause),
+        "resume": tell(task.resume),
+        "cancel": tell(task.cancel),
+        "shutdown": tell(engine.shutdown),
+    }), flush=True)
+    sys.exit(0)
+_, status = os.waitpid(child, 0)
+task.result()
+engine.shutdown()
+print(json.dumps({"child": os.waitstatus_to_exitcode(status), "task": task.status}))
+"""
+)
+
+
+def test_forked_child_can_not_use_the_engine_and_the_parent_goes_on(
+    canary: Canary, origin: Origin, directory: Path
+) -> None:
+    """After os.fork() every call in the child is a UsageError; its exit is harmless."""
+    ended = canary.run([sys.executable, "-W", "ignore", "-c", FORKED_CHILD])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    child, parent = ended.stdout.splitlines()
+    assert child == (
+        '{"download": "UsageError", "pause": "UsageError", "resume": "UsageError", '
+        '"cancel": "UsageError", "shutdown": "None"}'
+    )
+    assert parent == '{"child": 0, "task": "completed"}'
+    assert (directory / "file").read_bytes() == origin.blob(SEED, SIZE).read()
+    assert origin.log.served_twice() <= IN_FLIGHT
+
+
+FORK_FIRST = """
+import os, sys
+from segdl import DownloadEngine
+engine = DownloadEngine()
+if os.fork() == 0:
+    engine = DownloadEngine()
+    engine.download(os.environ["URL"], os.environ["DIRECTORY"], "child").result()
+    sys.exit(0)
+engine.download(os.environ["URL"], os.environ["DIRECTORY"], "parent").result()
+assert os.wait()[1] == 0
+"""
+
+
+def test_parent_and_child_each_use_an_engine_of_their_own(
+    canary: Canary, quick: Origin, directory: Path
+) -> None:
+    """A process forked from one that has an engine makes a new one, and downloads."""
+    ended = canary.run([sys.executable, "-W", "ignore", "-c", FORK_FIRST])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    for name in ("child", "parent"):
+        assert (directory / name).read_bytes() == quick.blob(SEED, SIZE).read()
+
+
+# --- Ctrl-C ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("program", [WAIT, POLL], ids=["wait", "poll"])
+@pytest.mark.parametrize("moment", ["begun", "asked", "answered", "middle", "late"])
+def test_interrupt_ends_in_keyboardinterrupt(
+    moment: str, program: str, canary: Canary, origin: Origin, directory: Path
+) -> None:
+    """Ctrl-C, to the whole group, at any moment, ends as Python's convention says."""
+    if moment == "asked":
+        origin.latency = 30.0
+    moments: dict[str, Callable[[], object]] = {
+        "begun": lambda: None,
+        "asked": lambda: origin.log.wait_for(1),
+        "answered": lambda: sent(origin, 1),
+        "middle": lambda: sent(origin, 8 * MIB),
+        "late": lambda: sent(origin, SIZE - 4 * MIB),
+    }
+    with canary.start([sys.executable, "-c", program]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        moments[moment]()
+        os.killpg(process.pid, signal.SIGINT)
+        ended = end_of(process)
+        canary.check_nothing_left()
+    assert ended.returncode in (-signal.SIGINT, 130)
+    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    assert ended.stderr.count("Traceback") == 1
+    assert not (directory / "file").exists()
+
+
+def test_interrupted_download_is_resumable(
+    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
+) -> None:
+    """What was recorded before Ctrl-C is not fetched again."""
+    with canary.start([sys.executable, "-c", WAIT]) as process:
+        sent(origin, 12 * MIB)
+        os.killpg(process.pid, signal.SIGINT)
+        end_of(process)
+        canary.check_nothing_left()
+    check_resumable()
+
+
+def test_several_interrupts_are_not_worse_than_one(
+    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
+) -> None:
+    """Ctrl-C pressed five times in a row: no worker is left, nothing is lost."""
+    with canary.start([sys.executable, "-c", WAIT]) as process:
+        sent(origin, 8 * MIB)
+        for _ in range(5):
+            os.killpg(process.pid, signal.SIGINT)
+        ended = end_of(process)
+        canary.check_nothing_left()
+    assert ended.returncode in (-signal.SIGINT, 130)
+    check_resumable()
+
+
+CAUGHT = (
+    BEGIN
+    + """
+print("begun", flush=True)
+try:
+    task.wait()
+except KeyboardInterrupt:
+    print(task.status, flush=True)
+print(task.result() == os.path.join(os.environ["DIRECTORY"], "file"))
+engine.shutdown()
+"""
+)
+
+
+def test_program_that_catches_the_interrupt_goes_on(
+    canary: Canary, origin: Origin, directory: Path
+) -> None:
+    """There is no handler of ours: who catches KeyboardInterrupt keeps the engine."""
+    with canary.start([sys.executable, "-c", CAUGHT]) as process:
+        sent(origin, 4 * MIB)
+        os.killpg(process.pid, signal.SIGINT)
+        ended = end_of(process)
+        canary.check_nothing_left()
+    assert ended.stdout.splitlines() == ["begun", "downloading", "True"]
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (directory / "file").read_bytes() == origin.blob(SEED, SIZE).read()
+
+
+# --- programs that end without a shutdown ---------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("last", "code", "stderr"),
+    [
+        ("", 0, ""),
+        ("sys.exit()", 0, ""),
+        ("sys.exit(7)", 7, ""),
+        ("raise SystemExit('bye')", 1, "bye\n"),
+        ("del engine, task", 0, ""),
+    ],
+)
+def test_unfinished_engine_ends_with_the_interpreter(
+    last: str,
+    code: int,
+    stderr: str,
+    canary: Canary,
+    check_resumable: Callable[[], None],
+) -> None:
+    """An engine nobody shut down: no hang, no orphan, no noise, and resumable."""
+    ended = canary.run([sys.executable, "-c", BEGIN + MIDDLE + last])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", stderr)
+    check_resumable()
+
+
+@pytest.mark.parametrize("processes", ["'auto'", "0"])
+def test_idle_engine_ends_with_the_interpreter(processes: str, canary: Canary) -> None:
+    """An engine that has finished everything, and was not shut down, ends too."""
+    program = BEGIN.replace("connections=4", f"processes={processes}")
+    ended = canary.run([sys.executable, "-c", program + "task.result()"])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_error_in_the_program_shows_its_own_traceback_only(
+    canary: Canary, check_resumable: Callable[[], None]
+) -> None:
+    """A bug of the user's ends the program with that bug's traceback."""
+    ended = canary.run([sys.executable, "-c", BEGIN + MIDDLE + "1 / 0"])
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("ZeroDivisionError")
+    assert ended.stderr.count("Traceback") == 1
+    check_resumable()
+
+
+# --- surroundings ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_program_without_standard_streams_downloads(
+    closed: str, canary: Canary, quick: Origin, directory: Path, tmp_path: Path
+) -> None:
+    """A daemon has descriptors 0, 1, 2 closed, so that pipes may get these numbers."""
+    script = tmp_path / "script.py"
+    script.write_text(BEGIN + "task.result(30)\nengine.shutdown()\n")
+    shell = ["sh", "-c", f'"$0" "$1" {closed}', sys.executable, script]
+    ended = canary.run(shell)
+    assert ended.returncode == 0
+    assert (directory / "file").read_bytes() == quick.blob(SEED, SIZE).read()
+
+
+@pytest.mark.parametrize("begin", [["-c"], ["-"]], ids=["-c", "stdin"])
+def test_program_whose_current_directory_is_gone_downloads(
+    begin: list[str], canary: Canary, quick: Origin, directory: Path, tmp_path: Path
+) -> None:
+    """The current directory was deleted, and the "" in sys.path resolves no more."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    text = f"import os; os.rmdir({str(gone)!r})\n" + BEGIN + "task.result(30)\n"
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    if begin == ["-c"]:
+        ended = canary.run([sys.executable, "-c", text], cwd=gone)
+    else:
+        ended = canary.run([sys.executable, "-"], stdin=script, cwd=gone)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (directory / "file").read_bytes() == quick.blob(SEED, SIZE).read()
+
+
+def test_relative_directory_is_that_of_the_call(
+    canary: Canary, quick: Origin, tmp_path: Path
+) -> None:
+    """A chdir after download() moves nothing."""
+    program = (
+        "import os\nfrom segdl import DownloadEngine\n"
+        "with DownloadEngine() as engine:\n"
+        "    task = engine.download(os.environ['URL'], 'here', 'file')\n"
+        "    os.chdir('/')\n"
+        "print(task.file_path)\n"
+    )
+    ended = canary.run([sys.executable, "-c", program], cwd=tmp_path)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.strip() == str(tmp_path / "here/file")
+    assert (tmp_path / "here/file").read_bytes() == quick.blob(SEED, SIZE).read()
+
+
+def test_import_starts_nothing(canary: Canary) -> None:
+    """Importing segdl, or making an engine, starts no process and no thread."""
+    program = (
+        "import subprocess, threading, segdl\n"
+        "engine = segdl.DownloadEngine()\n"
+        "print(threading.active_count(), subprocess._active)\n"
+        "engine.shutdown()\n"
+    )
+    ended = canary.run([sys.executable, "-c", program])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1 []\n", "")
+
+
+@pytest.mark.parametrize(
+    "flags", [["-I"], ["-E"], ["-O"], ["-OO"], ["-B", "-s"], ["-X", "dev"]]
+)
+def test_flags_of_the_interpreter_change_nothing(
+    flags: list[str], canary: Canary, quick: Origin, directory: Path
+) -> None:
+    """Isolated, optimised, in development mode: the workers find segdl."""
+    path = f"import sys; sys.path.insert(0, {canary.environment['PYTHONPATH']!r})\n"
+    program = path + BEGIN + "task.result(30)\nengine.shutdown()\n"
+    ended = canary.run([sys.executable, *flags, "-c", program])
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (directory / "file").read_bytes() == quick.blob(SEED, SIZE).read()
+
+
+INTERRUPTED_SHUTDOWN = BEGIN + "print('begun', flush=True)\nengine.shutdown()\n"
+
+
+def test_interrupt_in_the_middle_of_shutdown(
+    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
+) -> None:
+    """Ctrl-C while shutdown(wait=True) waits: ends at once, resumable."""
+    with canary.start([sys.executable, "-c", INTERRUPTED_SHUTDOWN]) as process:
+        sent(origin, 8 * MIB)
+        os.killpg(process.pid, signal.SIGINT)
+        ended = end_of(process)
+        canary.check_nothing_left()
+    assert ended.returncode in (-signal.SIGINT, 130)
+    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
+    check_resumable()
+
+
+WITH_BLOCK = """
+import os, time
+from segdl import DownloadEngine
+with DownloadEngine(connections=4) as engine:
+    task = engine.download(os.environ["URL"], os.environ["DIRECTORY"], "file")
+    task.wait()
+"""
+
+
+def test_interrupt_in_a_with_block_stops_instead_of_waiting(
+    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
+) -> None:
+    """Leaving the block by an exception stops, it does not finish the download."""
+    with canary.start([sys.executable, "-c", WITH_BLOCK]) as process:
+        sent(origin, 8 * MIB)
+        os.killpg(process.pid, signal.SIGINT)
+        ended = end_of(process)
+        canary.check_nothing_left()
+    assert ended.returncode in (-signal.SIGINT, 130)
+    check_resumable()
+
+
+def test_sigterm_leaves_no_worker(
+    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
+) -> None:
+    """SIGTERM has no handler in Python: it kills the parent, and the workers leave."""
+    with canary.start([sys.executable, "-c", WAIT]) as process:
+        sent(origin, 8 * MIB)
+        process.terminate()
+        ended = end_of(process)
+        canary.check_nothing_left()
+    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, "")
+    check_resumable()

@@ -1,0 +1,275 @@
+"""Workers that die, hang or never start: the download goes on, or says why not."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from canary import children, until
+
+from segdl import DownloadEngine, DownloadTask
+from segdl import _processes as processes
+from segdl.errors import WorkerError
+from segdl.testing import Origin
+
+MIB = 1 << 20
+SIZE = 24 * MIB + 321
+# From here on a second worker is started; see segdl._scheduler.
+TWO_WORKERS_SIZE = 64 * MIB
+LANES = 4
+
+MakeEngine = Callable[..., DownloadEngine]
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="finds workers by their command line"
+)
+
+
+def middle(task: DownloadTask, size: int = 2 * MIB) -> None:
+    """Wait until some pieces are recorded."""
+    until(lambda: task.downloaded_size >= size or task.status != "downloading")
+    assert task.status == "downloading", task.error
+
+
+def kill(victims: list[psutil.Process]) -> None:
+    for process in victims:
+        process.send_signal(signal.SIGKILL)
+
+
+def finished(task: DownloadTask) -> bytes:
+    return Path(task.result(timeout=60)).read_bytes()
+
+
+def stop_within_ten_seconds(engine: DownloadEngine) -> None:
+    thread = threading.Thread(target=engine.shutdown, kwargs={"wait": False})
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive(), "shutdown(wait=False) hangs"
+
+
+def test_download_survives_the_death_of_its_worker(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """kill -9 of the worker: recorded pieces stay, the rest comes by a new one."""
+    engine = make_engine(connections=LANES)
+    task = engine.download(origin.blob_url(1, SIZE), tmp_path, "file")
+    middle(task)
+    (worker,) = children("transfer")
+    kill([worker])
+    assert finished(task) == origin.blob(1, SIZE).read()
+    # A lane loses a piece (1 MiB), a receive buffer and what the sockets held.
+    assert origin.log.served_twice() <= LANES * 4 * MIB
+    assert [child.pid for child in children("transfer")] != [worker.pid]
+
+
+def test_other_worker_goes_on(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Of two workers one dies: the other stays, with the lanes it has."""
+    origin.total_rate = 48 * MIB
+    engine = make_engine(connections=LANES, processes=2)
+    size = TWO_WORKERS_SIZE
+    task = engine.download(origin.blob_url(2, size), tmp_path, "file")
+    until(lambda: len(children("transfer")) == 2)
+    middle(task, 8 * MIB)
+    first, second = children("transfer")
+    kill([first])
+    middle(task, 24 * MIB)
+    assert second.is_running()
+    assert finished(task) == origin.blob(2, size).read()
+    assert second.is_running()
+    assert origin.log.served_twice() <= LANES * 4 * MIB
+
+
+def test_download_survives_the_death_of_every_worker(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """All workers die at once, the verifier too: the bytes and the digest are right."""
+    origin.total_rate = 48 * MIB
+    engine = make_engine(connections=LANES, processes=2)
+    size, digest = TWO_WORKERS_SIZE, origin.blob(3, TWO_WORKERS_SIZE).digest("sha256")
+    task = engine.download(
+        origin.blob_url(3, size), tmp_path, "file", checksum=f"sha256:{digest}"
+    )
+    until(lambda: len(children("transfer")) == 2 and children("verify"))
+    middle(task, 8 * MIB)
+    kill(children())
+    task.result(timeout=60)
+    assert task.checksum == f"sha256:{digest}"
+    assert origin.log.served_twice() <= LANES * 4 * MIB
+
+
+def test_download_survives_the_death_of_the_verifier(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """kill -9 of the verifier costs no transfer: another one reads the file."""
+    engine = make_engine(connections=LANES)
+    digest = origin.blob(4, SIZE).digest("sha256")
+    task = engine.download(
+        origin.blob_url(4, SIZE), tmp_path, "file", checksum=f"sha256:{digest}"
+    )
+    until(lambda: children("verify"))
+    middle(task)
+    (transfer,) = children("transfer")
+    kill(children("verify"))
+    assert finished(task) == origin.blob(4, SIZE).read()
+    assert task.checksum == f"sha256:{digest}"
+    assert [child.pid for child in children("transfer")] == [transfer.pid]
+
+
+@pytest.mark.parametrize("role", ["transfer", "verify"])
+def test_stopped_worker_does_not_hold_a_shutdown_up(
+    role: str, origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """A worker under SIGSTOP answers nothing; shutdown(wait=False) ends yet."""
+    engine = make_engine()
+    digest = origin.blob(5, SIZE).digest("sha256")
+    task = engine.download(
+        origin.blob_url(5, SIZE), tmp_path, "file", checksum=f"sha256:{digest}"
+    )
+    until(lambda: children("verify"))
+    middle(task)
+    (worker,) = children(role)
+    worker.send_signal(signal.SIGSTOP)
+    stop_within_ten_seconds(engine)
+    assert children() == []
+    assert not worker.is_running()
+    assert not (tmp_path / "file").exists()
+
+    again = make_engine().download(origin.blob_url(5, SIZE), tmp_path, "file")
+    assert finished(again) == origin.blob(5, SIZE).read()
+    assert again.resumed_size >= MIB
+
+
+def test_stopped_worker_does_not_hold_a_cancel_up(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Cancelling under a hung worker removes the partial files; the engine works on."""
+    engine = make_engine(max_workers=1)
+    task = engine.download(origin.blob_url(6, SIZE), tmp_path, "file")
+    middle(task)
+    (worker,) = children("transfer")
+    worker.send_signal(signal.SIGSTOP)
+    assert engine.cancel_task(task.id)
+    other = engine.download(origin.blob_url(7, MIB), tmp_path, "other")
+    assert finished(other) == origin.blob(7, MIB).read()
+    until(lambda: [path.name for path in tmp_path.iterdir()] == ["other"])
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)", "syntax error"],
+)
+def test_workers_that_always_crash_end_in_an_error(
+    program: str,
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A crash loop has an end: a WorkerError that says what to do."""
+    monkeypatch.setattr(processes, "_BOOTSTRAP", program)
+    engine = make_engine()
+    task = engine.download(origin.blob_url(1, MIB), tmp_path, "file")
+    with pytest.raises(WorkerError, match="processes=0"):
+        task.result(timeout=30)
+    assert task.status == "failed"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verifier_that_always_crashes_ends_in_an_error(
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a verifier nothing is published: the task fails and stays resumable."""
+    crash = "import sys; sys.argv[2] == 'verify' and sys.exit(3);"
+    monkeypatch.setattr(processes, "_BOOTSTRAP", crash + processes._BOOTSTRAP)
+    digest = origin.blob(1, MIB).digest("sha256")
+    task = make_engine().download(
+        origin.blob_url(1, MIB), tmp_path, "file", checksum=f"sha256:{digest}"
+    )
+    with pytest.raises(WorkerError):
+        task.result(timeout=30)
+    assert not (tmp_path / "file").exists()
+
+
+def test_interpreter_that_cannot_be_started_is_an_error(
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An executable file that is no program gives a WorkerError, not a hang."""
+    broken = tmp_path / "python"
+    broken.write_text("no program")
+    broken.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(broken))
+    task = make_engine().download(origin.blob_url(1, MIB), tmp_path / "d", "file")
+    with pytest.raises(WorkerError, match="processes=0"):
+        task.result(timeout=30)
+
+
+@pytest.mark.parametrize("executable", ["", "/nowhere/python", None])
+def test_engine_does_without_an_interpreter(
+    executable: str | None,
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Embedded or frozen, with no interpreter to start, a thread does the work."""
+    monkeypatch.setattr(sys, "executable", executable)
+    task = make_engine().download(origin.blob_url(1, MIB), tmp_path, "file")
+    assert finished(task) == origin.blob(1, MIB).read()
+    assert children() == []
+
+
+def test_command_line_of_a_worker_holds_no_secret(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """URL and headers go through the pipe: `ps` shows none of them."""
+    engine = make_engine()
+    url = origin.blob_url(1, SIZE) + "?token=S3CRET"
+    task = engine.download(
+        url, tmp_path, "file", headers={"Authorization": "Bearer S3CRET"}
+    )
+    middle(task)
+    for child in children():
+        assert "S3CRET" not in " ".join(child.cmdline())
+        assert "S3CRET" not in str(child.environ())
+
+
+def test_workers_hold_no_descriptor_of_the_caller(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """A worker has its two pipes; an inheritable file of the caller stays out."""
+    with open(tmp_path / "held", "wb") as held:
+        os.set_inheritable(held.fileno(), True)
+        engine = make_engine()
+        task = engine.download(origin.blob_url(1, SIZE), tmp_path, "file")
+        middle(task)
+        (worker,) = children("transfer")
+        opened = {item.path for item in worker.open_files()}
+    assert str(tmp_path / "held") not in opened
+
+
+def test_file_beside_the_program_does_not_replace_the_standard_library(
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A `select.py` or `threading.py` first on sys.path does not reach the workers."""
+    for name in ("threading", "json", "dataclasses", "random"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('shadowed')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = make_engine().download(origin.blob_url(1, MIB), tmp_path / "d", "file")
+    assert finished(task) == origin.blob(1, MIB).read()
