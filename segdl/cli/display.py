@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from segdl.cli.units import amount_text, bytes_text, rate_text, seconds_text
 from segdl.task import COMPLETED, DOWNLOADING
@@ -24,7 +24,15 @@ if TYPE_CHECKING:
     from segdl.cli.console import Console
     from segdl.task import DownloadTask
 
-__all__ = ["Display", "NoDisplay", "choose_display", "name_of", "row", "shortened"]
+__all__ = [
+    "Bar",
+    "Display",
+    "NoDisplay",
+    "choose_display",
+    "name_of",
+    "row",
+    "shortened",
+]
 
 PLAIN_SECONDS = 10.0
 _MIN_COLUMNS = 20
@@ -76,7 +84,7 @@ def choose_display(console: Console, *, count: int) -> Display:
         count: Number of tasks.
     """
     terminal = console.terminal()
-    if terminal is None or os.name == "nt" or os.environ.get("TERM") == "dumb":
+    if terminal is None or not _moves_cursor():
         return _PlainDisplay(console)
     return _LiveDisplay(console, terminal, count)
 
@@ -170,14 +178,13 @@ class _LiveDisplay:
         self._endings = _Endings()
         self._drawn = 0
         self._done_bytes = 0
-        self._color = not os.environ.get("NO_COLOR")
-        self._bar = "━─" if console.can_show("━─…") else "#-"
+        self._style = _style(console)
 
     def update(self, tasks: Sequence[DownloadTask]) -> None:
         active = [task for task in tasks if task.status == DOWNLOADING]
         for task in active:
             self._endings.see(task)
-        columns, lines = self._size()
+        columns, lines = _terminal_size(self._terminal)
         room = max(1, lines - 2)
         rows = [self._task_row(task, columns) for task in active[:room]]
         if self._count > 1:
@@ -205,14 +212,6 @@ class _LiveDisplay:
         """Move to the first column of the first line that was drawn."""
         return "\r" + (f"\x1b[{self._drawn - 1}A" if self._drawn > 1 else "")
 
-    def _size(self) -> tuple[int, int]:
-        try:
-            size = os.get_terminal_size(self._terminal)
-        except OSError:
-            return 80, 24
-        # A serial console reports 0 by 0.
-        return (size.columns or 80), (size.lines or 24)
-
     def _task_row(self, task: DownloadTask, columns: int) -> str:
         phase = _PHASES.get(task.phase)
         return row(
@@ -223,8 +222,7 @@ class _LiveDisplay:
             speed=phase or rate_text(task.speed),
             eta=None if phase else task.eta,
             connections=task.connections,
-            bar=self._bar,
-            color=self._color,
+            **self._style,
         )
 
     def _total_row(
@@ -247,9 +245,77 @@ class _LiveDisplay:
             speed=rate_text(speed),
             eta=left,
             connections=sum(task.connections for task in active),
-            bar=self._bar,
-            color=self._color,
+            **self._style,
         )
+
+
+class Bar:
+    """
+    One line that is redrawn, on a terminal; nothing elsewhere.
+
+    Args:
+        console: To show it on.
+        name: What to call it.
+        size: Bytes of the whole.
+    """
+
+    def __init__(self, console: Console, name: str, size: int) -> None:
+        self.name = name
+        self._console = console
+        self._size = size
+        self._terminal = console.terminal() if _moves_cursor() else None
+        self._style = _style(console)
+        self._began = time.monotonic()
+
+    def draw(self, done: int, connections: int = 0) -> None:
+        """Show how many bytes there are, and how many connections."""
+        if self._terminal is None:
+            return
+        rate = done / max(time.monotonic() - self._began, 0.001)
+        line = row(
+            _terminal_size(self._terminal)[0],
+            name=self.name,
+            done=done,
+            total=self._size,
+            speed=rate_text(rate),
+            eta=int((self._size - done) / rate) if rate else None,
+            connections=connections,
+            **self._style,
+        )
+        self._console.paint(f"\r{line}\x1b[K")
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._terminal is not None:
+            self._console.paint("\r\x1b[K")
+
+
+class _Style(TypedDict):
+    """How a bar is drawn, as arguments of `row`."""
+
+    bar: str
+    color: bool
+
+
+def _style(console: Console) -> _Style:
+    # NO_COLOR: no-color.org; whatever it is set to, as long as it is not empty.
+    bar = "━─" if console.can_show("━─…") else "#-"
+    return {"bar": bar, "color": not os.environ.get("NO_COLOR")}
+
+
+def _moves_cursor() -> bool:
+    """Tell whether a terminal here understands control sequences."""
+    return os.name != "nt" and os.environ.get("TERM") != "dumb"
+
+
+def _terminal_size(terminal: int) -> tuple[int, int]:
+    """Give columns and lines."""
+    try:
+        size = os.get_terminal_size(terminal)
+    except OSError:
+        return 80, 24
+    # A serial console reports 0 by 0.
+    return (size.columns or 80), (size.lines or 24)
 
 
 def row(

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from segdl import _fs
 from segdl._digests import new_hasher, parse_checksum
+from segdl.cli.display import Bar
 from segdl.cli.exit_codes import OK
 from segdl.errors import IntegrityError, StorageError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from segdl._digests import Hasher
     from segdl.cli.console import Console
@@ -41,13 +41,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
     # The user named the file, so a link to it is meant; the reader takes none.
     path = os.path.realpath(args.file)
     size = _size(path, args.file)
-    shows = not args.quiet and not args.no_progress and console.terminal() is not None
-    draw = _bar(console, os.path.basename(args.file), size) if shows else None
+    bar = None
+    if not args.quiet and not args.no_progress:
+        bar = Bar(console, os.path.basename(args.file), size)
     try:
-        _hash(path, size, hasher, draw)
+        _hash(path, size, hasher, bar)
     finally:
-        if draw is not None:
-            console.paint("\r\x1b[K")
+        if bar is not None:
+            bar.clear()
     actual = hasher.hexdigest()
     if actual != digest.hex:
         raise IntegrityError(
@@ -71,9 +72,7 @@ def _size(path: str, shown: str) -> int:
     return found.st_size
 
 
-def _hash(
-    path: str, size: int, hasher: Hasher, draw: Callable[[int], None] | None
-) -> None:
+def _hash(path: str, size: int, hasher: Hasher, bar: Bar | None) -> None:
     buffer = memoryview(bytearray(_READ_BYTES))
     reader = _fs.PartReader(path)
     try:
@@ -83,41 +82,8 @@ def _hash(
             hasher.update(buffer[:count])
             offset += count
             now = time.monotonic()
-            if draw is not None and now - drawn >= _DRAW_SECONDS:
+            if bar is not None and now - drawn >= _DRAW_SECONDS:
                 drawn = now
-                draw(offset)
+                bar.draw(offset)
     finally:
         reader.close()
-
-
-def _bar(console: Console, name: str, size: int) -> Callable[[int], None]:
-    """Give a function that draws how far the reading is."""
-    from segdl.cli.display import row
-    from segdl.cli.units import rate_text
-
-    began = time.monotonic()
-    terminal = console.terminal()
-    assert terminal is not None
-    bar = "━─" if console.can_show("━─…") else "#-"
-    color = not os.environ.get("NO_COLOR")
-
-    def draw(done: int) -> None:
-        try:
-            columns = os.get_terminal_size(terminal).columns or 80
-        except OSError:
-            columns = 80
-        rate = done / max(time.monotonic() - began, 0.001)
-        line = row(
-            columns,
-            name=name,
-            done=done,
-            total=size,
-            speed=rate_text(rate),
-            eta=int((size - done) / rate),
-            connections=0,
-            bar=bar,
-            color=color,
-        )
-        console.paint(f"\r{line}\x1b[K")
-
-    return draw

@@ -1,0 +1,408 @@
+"""What `segdl bench` measures: one plain stream beside segdl, on the same origin.
+
+    OriginProcess ──URL──┬─> plain_stream   curl, or urllib, in a process of its own
+    (or any other URL)   └─> segdl_stream   an engine with given settings
+                                 │
+             alternated, repeated; every file hashed, compared, removed
+                                 v
+                        Result: medians of wall and CPU seconds
+
+The origin computes its content in another process, so that it takes no time of the
+interpreter that is measured; on a machine with few cores it still competes for them.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from segdl import _fs
+from segdl._digests import new_hasher
+from segdl._urls import redact, redact_text
+from segdl.config import EngineConfig
+from segdl.engine import DownloadEngine
+from segdl.errors import IntegrityError, SegdlError, WorkerError
+
+__all__ = [
+    "Measurement",
+    "Result",
+    "Variant",
+    "blob_digest",
+    "blob_url",
+    "compare",
+    "origin_process",
+    "plain_stream",
+    "plain_tool",
+    "segdl_stream",
+    "sha256_of",
+]
+
+SEED = 1
+_READ_BYTES = 1 << 20
+_POLL_SECONDS = 0.1
+_START_SECONDS = 20.0
+_STOP_SECONDS = 5.0
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes so far and the number of connections."""
+
+# Ends with its parent, however that ends: its stdin closes then.
+_ORIGIN = """
+import os, signal, sys, threading
+def watch():
+    os.read(0, 1)
+    os.kill(os.getpid(), signal.SIGTERM)
+from segdl.testing.__main__ import serve
+threading.Thread(target=watch, daemon=True).start()
+sys.exit(serve(sys.argv[1:]))
+"""
+# The URL comes over stdin: an argument would show it to every user of the machine.
+_URLLIB = """
+import shutil, sys, urllib.request
+with urllib.request.urlopen(sys.stdin.readline().strip()) as answer:
+    with open(sys.argv[1], "wb") as file:
+        shutil.copyfileobj(answer, file, 1 << 20)
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """
+    One download.
+
+    Args:
+        seconds: Wall clock, from the first call to the last.
+        cpu_seconds: Of all processes that took part, the origin's left out.
+        bytes: Of the file.
+        sha256: Of the file.
+        connections: The most that were seen open, 1 for a plain stream.
+    """
+
+    seconds: float
+    cpu_seconds: float
+    bytes: int
+    sha256: str
+    connections: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """
+    A way to download.
+
+    Args:
+        name: For the table.
+        plain: One plain stream; the rest does not apply then.
+        connections: As in `EngineConfig`.
+        processes: As in `EngineConfig`.
+    """
+
+    name: str
+    plain: bool = False
+    connections: int | Literal["auto"] = "auto"
+    processes: int | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """
+    What a variant achieved.
+
+    Args:
+        variant: Which one.
+        runs: In order, one or more.
+    """
+
+    variant: Variant
+    runs: tuple[Measurement, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Median of the wall clock."""
+        return median(run.seconds for run in self.runs)
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Median of the CPU time."""
+        return median(run.cpu_seconds for run in self.runs)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Rate of the median run."""
+        return self.runs[0].bytes / max(self.seconds, 1e-9)
+
+
+@contextmanager
+def origin_process(*, rate: float | None = None, latency: float = 0.0) -> Iterator[str]:
+    """
+    Run the embedded origin in a process of its own, past any proxy.
+
+    Args:
+        rate: Bytes per second of each connection, None for no limit.
+        latency: Seconds before each answer.
+
+    Yields:
+        Its base URL.
+
+    Raises:
+        WorkerError: It does not start.
+    """
+    arguments = ["--latency", str(latency)]
+    if rate is not None:
+        arguments += ["--rate", str(rate)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ORIGIN, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline().decode()
+        if not line.startswith("http"):
+            raise WorkerError("the embedded origin did not start")
+        with _no_proxy("127.0.0.1"):
+            yield line.split()[0]
+    finally:
+        _stop(process)
+
+
+@contextmanager
+def _no_proxy(host: str) -> Iterator[None]:
+    """Have a host asked directly, by curl and by workers, whatever the proxies are."""
+    before = {name: os.environ.get(name) for name in ("no_proxy", "NO_PROXY")}
+    for name, value in before.items():
+        os.environ[name] = f"{value},{host}" if value else host
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process and close its pipes."""
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def blob_url(base: str, size: int) -> str:
+    """Give the URL of a file of the origin that has so many bytes."""
+    return f"{base}/b/{SEED}/{size}/bench.bin"
+
+
+def blob_digest(size: int) -> str:
+    """Give the sha256 that the origin's file must have, without asking the origin."""
+    from segdl.testing.content import Blob
+
+    return Blob(SEED, size).digest("sha256")
+
+
+def plain_tool() -> str:
+    """Give the name of what makes the plain stream: curl when installed, or urllib."""
+    from shutil import which
+
+    return "curl" if which("curl") else "urllib"
+
+
+def plain_stream(url: str, path: str, progress: Progress | None = None) -> Measurement:
+    """
+    Download over one connection, as a plain program does, in a process of its own.
+
+    Args:
+        url: What to fetch.
+        path: Of the new file.
+        progress: Called ten times a second.
+
+    Raises:
+        SegdlError: The program failed.
+    """
+    if plain_tool() == "curl":
+        # -q: without the user's ~/.curlrc, which may change what is measured.
+        command = ["curl", "-q", "--silent", "--show-error", "--fail", "--location"]
+        command += ["--globoff", "--output", path, "--config", "-"]
+        escaped = url.replace("\\", "\\\\").replace('"', '\\"')
+        text = f'url = "{escaped}"\n'
+    else:
+        command, text = [sys.executable, "-c", _URLLIB, path], f"{url}\n"
+    before, began = _cpu_seconds(), time.monotonic()
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        assert process.stdin is not None
+        process.stdin.write(text.encode())
+        process.stdin.close()
+        _wait(process, path, progress)
+        seconds = time.monotonic() - began
+        if process.returncode:
+            assert process.stderr is not None
+            lines = process.stderr.read().decode(errors="replace").split("\n")
+            reason = next((line for line in reversed(lines) if line.strip()), "")
+            raise SegdlError(
+                f"{command[0]} could not download {redact(url)}: {redact_text(reason)}"
+            )
+    finally:
+        _stop(process)
+    return Measurement(
+        seconds=seconds,
+        cpu_seconds=_cpu_seconds() - before,
+        bytes=os.path.getsize(path),
+        sha256=sha256_of(path),
+    )
+
+
+def _wait(
+    process: subprocess.Popen[bytes], path: str, progress: Progress | None
+) -> None:
+    while progress is not None:
+        try:
+            process.wait(_POLL_SECONDS)
+            return
+        except subprocess.TimeoutExpired:
+            progress(os.path.getsize(path) if os.path.exists(path) else 0, 1)
+    # Without a timeout there is no polling, which would blur short times.
+    process.wait()
+
+
+def segdl_stream(
+    url: str, path: str, config: EngineConfig, progress: Progress | None = None
+) -> Measurement:
+    """
+    Download with an engine: made, used once and shut down.
+
+    Args:
+        url: What to fetch.
+        path: Of the new file.
+        config: Settings of the engine.
+        progress: Called ten times a second.
+
+    Raises:
+        SegdlError: The download failed.
+    """
+    directory, name = os.path.split(path)
+    connections = 1
+    before, began = _cpu_seconds(), time.monotonic()
+    with DownloadEngine(config=config) as engine:
+        task = engine.download(url, directory, name)
+        while not task.wait(_POLL_SECONDS):
+            connections = max(connections, task.connections)
+            if progress is not None:
+                progress(task.downloaded_size, task.connections)
+        task.result(0)
+    seconds = time.monotonic() - began
+    return Measurement(
+        seconds=seconds,
+        cpu_seconds=_cpu_seconds() - before,
+        bytes=os.path.getsize(path),
+        sha256=sha256_of(path),
+        connections=connections,
+    )
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process, and of the children it has waited for."""
+    return sum(os.times()[:4])
+
+
+def sha256_of(path: str) -> str:
+    """Hash a file; give lower-case hexadecimal."""
+    hasher = new_hasher("sha256")
+    buffer = memoryview(bytearray(_READ_BYTES))
+    size, offset = os.path.getsize(path), 0
+    reader = _fs.PartReader(path)
+    try:
+        while offset < size:
+            count = reader.pread(buffer, offset)
+            hasher.update(buffer[:count])
+            offset += count
+    finally:
+        reader.close()
+    return hasher.hexdigest()
+
+
+def compare(
+    url: str,
+    directory: str,
+    variants: Sequence[Variant],
+    *,
+    repeat: int = 1,
+    expected: str | None = None,
+    started: Callable[[Variant, int], None] | None = None,
+) -> list[Result]:
+    """
+    Measure variants in turn, so that a change of the machine's mood meets all of them.
+
+    Args:
+        url: What to fetch.
+        directory: For the files; each is removed before the next one is begun.
+        variants: What to measure.
+        repeat: How often each, 1 or more.
+        expected: The sha256 that every file must have; None for that of the first.
+        started: Called before each run, with its number from 1.
+
+    Returns:
+        A result for each variant, in their order.
+
+    Raises:
+        IntegrityError: A file is not the one expected.
+        SegdlError: A download failed.
+    """
+    runs: list[list[Measurement]] = [[] for _ in variants]
+    for number in range(1, repeat + 1):
+        for variant, measured in zip(variants, runs, strict=True):
+            if started is not None:
+                started(variant, number)
+            measurement = _measure(url, directory, variant)
+            expected = expected or measurement.sha256
+            check(variant.name, measurement, expected)
+            measured.append(measurement)
+    return [
+        Result(variant=variant, runs=tuple(measured))
+        for variant, measured in zip(variants, runs, strict=True)
+    ]
+
+
+def _measure(url: str, directory: str, variant: Variant) -> Measurement:
+    path = os.path.join(directory, "bench.bin")
+    try:
+        if variant.plain:
+            return plain_stream(url, path)
+        config = EngineConfig(
+            connections=variant.connections, processes=variant.processes
+        )
+        return segdl_stream(url, path, config)
+    finally:
+        if os.path.exists(path):
+            os.unlink(path)
+
+
+def check(name: str, measurement: Measurement, expected: str) -> None:
+    """
+    Compare what was downloaded with what should have been.
+
+    Raises:
+        IntegrityError: It is something else.
+    """
+    if measurement.sha256 != expected:
+        raise IntegrityError(
+            f"{name}: the file's sha256 is {measurement.sha256}, "
+            f"the origin's is {expected}",
+            algorithm="sha256",
+            expected=expected,
+            actual=measurement.sha256,
+        )

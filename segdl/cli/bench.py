@@ -1,0 +1,333 @@
+"""`segdl bench`: measure throughput, print a table.
+
+no URL ──> the embedded origin, throttled per connection ──┐
+      └──> the same, unthrottled ──────────────────────────┼──> table on stdout,
+URL ───────────────────────────────────────────────────────┘    --json, --plot
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from segdl import _fs, bench
+from segdl._urls import redact, validate_url
+from segdl.bench import Result, Variant
+from segdl.cli.exit_codes import OK
+from segdl.cli.units import bytes_text, rate_text
+from segdl.config import EngineConfig, parse_rate
+from segdl.errors import StorageError, UsageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from segdl.cli.console import Console
+
+__all__ = ["add_arguments", "require_space", "run", "table"]
+
+MIB = 1 << 20
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `segdl bench`."""
+    add = parser.add_argument
+    add("url", nargs="?", metavar="URL", help="to fetch; none: the embedded origin")
+    add("--demo", action="store_true", help="show one plain stream, then segdl, live")
+    add("--connections", default="auto", metavar="N,...", help="to sweep over")
+    add("--processes", default="auto", metavar="N,...", help="to sweep over")
+    add("--size", metavar="BYTES", help="of the origin's file; k, M, G (256M)")
+    add("--rate", metavar="RATE", help="of each connection; k, M, G (32M)")
+    add("--latency", type=float, default=0.0, metavar="SECONDS", help="of each answer")
+    add("--repeat", type=int, default=3, metavar="N", help="runs of each (3)")
+    add("--dir", metavar="DIR", help="where a temporary directory is made")
+    add("--json", metavar="FILE", help="write every measurement to a file")
+    add("--plot", metavar="FILE.png", help="draw the rates (needs matplotlib)")
+    add("-q", "--quiet", action="store_true", help="no notes while it runs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scenario:
+    """An origin, and what was measured on it."""
+
+    title: str
+    facts: dict[str, Any]
+    results: list[Result]
+
+
+def run(args: argparse.Namespace, console: Console) -> int:
+    """Measure; give the exit code."""
+    variants = _variants(args)
+    size = int(_number("--size", args.size, 1024 * MIB if args.demo else 256 * MIB))
+    rate = _number("--rate", args.rate, 32 * MIB)
+    if args.repeat < 1 or not 0 <= args.latency < 3600:
+        raise UsageError("--repeat is 1 or more, --latency 0 seconds or more")
+    if args.plot is not None:
+        _require_matplotlib()
+    if args.url is not None:
+        validate_url(args.url)
+    with _terminable(), _directory(args.dir) as directory:
+        if args.demo:
+            from segdl.cli.demo import run_demo
+
+            _refuse_with_demo(args)
+            return run_demo(console, directory, size, rate, args.latency)
+        if args.url is not None:
+            scenarios = [_foreign(args, console, directory, variants)]
+        else:
+            require_space(directory, size)
+            expected = bench.blob_digest(size)
+            scenarios = [
+                _embedded(args, console, directory, variants, size, each, expected)
+                for each in (rate, None)
+            ]
+    if args.json is not None:
+        _write_json(args.json, scenarios)
+    if args.plot is not None:
+        _plot(args.plot, scenarios)
+    return OK
+
+
+def _variants(args: argparse.Namespace) -> list[Variant]:
+    """Make the plain stream, and segdl for each combination of the two sweeps."""
+    connections = _sweep("--connections", args.connections)
+    processes = _sweep("--processes", args.processes)
+    variants = [Variant(name=f"{bench.plain_tool()}, one stream", plain=True)]
+    for c in connections:
+        for p in processes:
+            name = "segdl"
+            name += "" if c == "auto" else f" -x {c}"
+            name += "" if p == "auto" else f" --processes {p}"
+            EngineConfig(connections=c, processes=p)  # refuses what is out of range
+            variants.append(Variant(name=name, connections=c, processes=p))
+    return variants
+
+
+def _sweep(option: str, text: str) -> list[int | Literal["auto"]]:
+    values: list[int | Literal["auto"]] = []
+    for word in text.split(","):
+        if word.strip() == "auto":
+            values.append("auto")
+        elif word.strip().isdecimal():
+            values.append(int(word))
+        else:
+            raise UsageError(f"{option}: {word!r} is no number; write 1,4,16 or auto")
+    return list(dict.fromkeys(values))
+
+
+def _number(option: str, text: str | None, default: float) -> float:
+    if text is None:
+        return default
+    try:
+        return parse_rate(text)
+    except UsageError as exc:
+        raise UsageError(
+            f"{option}: {text[:40]!r} is none; write a number such as 500k, 64M or 1G"
+        ) from exc
+
+
+def _refuse_with_demo(args: argparse.Namespace) -> None:
+    for name in ("url", "json", "plot"):
+        if getattr(args, name) is not None:
+            raise UsageError(f"--demo goes without {name.upper()}")
+
+
+@contextmanager
+def _directory(parent: str | None) -> Iterator[str]:
+    """Make a directory for the files, and remove it with all that is in it."""
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="segdl-bench-", dir=parent)
+    except OSError as exc:
+        raise _fs.storage_error(exc, f"make a directory in {parent}") from exc
+    with temporary as path:
+        yield path
+
+
+def require_space(path: str, needed_bytes: int) -> None:
+    """Refuse to begin what would fill the disk; the error says what to change."""
+    with _fs.Directory.open(path, create=False) as directory:
+        try:
+            _fs.check_space(directory, needed_bytes)
+        except StorageError as exc:
+            raise type(exc)(
+                f"{exc}; --dir chooses another place, --size another size"
+            ) from exc
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end the program as Ctrl-C does: with everything cleaned up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _embedded(
+    args: argparse.Namespace,
+    console: Console,
+    directory: str,
+    variants: Sequence[Variant],
+    size: int,
+    rate: float | None,
+    expected: str,
+) -> _Scenario:
+    """Measure against the embedded origin."""
+    limit = "unthrottled" if rate is None else f"{rate_text(rate)} per connection"
+    title = f"embedded origin, {limit}, {bytes_text(size)}"
+    if args.latency:
+        title += f", {args.latency:g} s latency"
+    facts = {"origin": "embedded", "rate": rate, "latency": args.latency, "size": size}
+    with bench.origin_process(rate=rate, latency=args.latency) as base:
+        url = bench.blob_url(base, size)
+        return _scenario(
+            args, console, directory, variants, url, title, facts, expected
+        )
+
+
+def _foreign(
+    args: argparse.Namespace,
+    console: Console,
+    directory: str,
+    variants: Sequence[Variant],
+) -> _Scenario:
+    """Measure against somebody's server; the first file says what is right."""
+    title = redact(args.url)
+    return _scenario(
+        args, console, directory, variants, args.url, title, {"origin": title}, None
+    )
+
+
+def _scenario(
+    args: argparse.Namespace,
+    console: Console,
+    directory: str,
+    variants: Sequence[Variant],
+    url: str,
+    title: str,
+    facts: dict[str, Any],
+    expected: str | None,
+) -> _Scenario:
+    def started(variant: Variant, number: int) -> None:
+        if not args.quiet:
+            console.note(f"{title}: {variant.name}, run {number} of {args.repeat}")
+
+    results = bench.compare(
+        url,
+        directory,
+        variants,
+        repeat=args.repeat,
+        expected=expected,
+        started=started,
+    )
+    how = "one run each" if args.repeat == 1 else f"medians of {args.repeat} runs"
+    console.result(f"{title}; {how}")
+    for line in table(results):
+        console.result(line)
+    console.result("")
+    return _Scenario(title=title, facts=facts, results=results)
+
+
+def table(results: Sequence[Result]) -> list[str]:
+    """
+    Lay results out as lines.
+
+    Args:
+        results: The first one is what the others are compared with.
+    """
+    width = max(len(result.variant.name) for result in results)
+    base = results[0].seconds
+    lines = [
+        f"  {'':<{width}}  {'seconds':>8}  {'rate':>12}  {'CPU s':>6}  {'factor':>6}"
+        "  sha256"
+    ]
+    lines += [
+        f"  {result.variant.name:<{width}}  {result.seconds:>8.2f}"
+        f"  {rate_text(result.bytes_per_second):>12}  {result.cpu_seconds:>6.2f}"
+        f"  {base / max(result.seconds, 1e-9):>5.1f}x  same"
+        for result in results
+    ]
+    return lines
+
+
+def _write_json(path: str, scenarios: Sequence[_Scenario]) -> None:
+    import json
+    import platform
+    from dataclasses import asdict
+
+    from segdl._version import __version__
+
+    document = {
+        "segdl": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "scenarios": [
+            {
+                **scenario.facts,
+                "title": scenario.title,
+                "results": [
+                    {
+                        **asdict(result.variant),
+                        "seconds": result.seconds,
+                        "cpu_seconds": result.cpu_seconds,
+                        "bytes_per_second": result.bytes_per_second,
+                        "factor": scenario.results[0].seconds / result.seconds,
+                        "runs": [asdict(each) for each in result.runs],
+                    }
+                    for result in scenario.results
+                ],
+            }
+            for scenario in scenarios
+        ],
+    }
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=2)
+            file.write("\n")
+    except OSError as exc:
+        raise _fs.storage_error(exc, f"write {path}") from exc
+
+
+def _require_matplotlib() -> None:
+    """Say so before minutes of measuring when there is nothing to draw with."""
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plot needs another package: pip install matplotlib")
+
+
+def _plot(path: str, scenarios: Sequence[_Scenario]) -> None:
+    from importlib import import_module
+
+    matplotlib: Any = import_module("matplotlib")
+    matplotlib.use("Agg")  # needs no display
+    pyplot: Any = import_module("matplotlib.pyplot")
+    figure, axes = pyplot.subplots(
+        len(scenarios), 1, figsize=(9, 3.2 * len(scenarios)), squeeze=False
+    )
+    for axis, scenario in zip(axes[:, 0], scenarios, strict=True):
+        names = [result.variant.name for result in scenario.results]
+        rates = [result.bytes_per_second / MIB for result in scenario.results]
+        axis.barh(names[::-1], rates[::-1])
+        axis.set_title(scenario.title, fontsize=10)
+        axis.set_xlabel("MiB/s")
+    figure.tight_layout()
+    try:
+        figure.savefig(path)
+    except OSError as exc:
+        raise _fs.storage_error(exc, f"write {path}") from exc
