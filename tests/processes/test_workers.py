@@ -128,13 +128,14 @@ def test_stopped_worker_does_not_hold_a_shutdown_up(
     role: str, origin: Origin, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """A worker under SIGSTOP answers nothing; shutdown(wait=False) ends yet."""
-    engine = make_engine()
+    engine = make_engine(connections=LANES)
     digest = origin.blob(5, SIZE).digest("sha256")
     task = engine.download(
         origin.blob_url(5, SIZE), tmp_path, "file", checksum=f"sha256:{digest}"
     )
     until(lambda: children("verify"))
-    middle(task)
+    # More than a piece a lane, so that one at least is recorded.
+    middle(task, (LANES + 1) * MIB)
     (worker,) = children(role)
     worker.send_signal(signal.SIGSTOP)
     stop_within_ten_seconds(engine)
