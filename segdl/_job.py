@@ -150,7 +150,8 @@ class Job:
             return found
         policy = self.request.on_exists
         if policy == "rename":
-            return store.look(store.free_name(name))
+            url_sha256 = url_digest(self.request.urls[0])
+            return store.look(store.free_name(name, url_sha256))
         if policy == "error":
             path = store.path
             store.release()

@@ -215,7 +215,7 @@ class Scheduler:
             ready = self._selector.select(self._wait_seconds(next_tick))
             with self._lock:
                 for key, _ in ready:
-                    self._ready(key.fileobj, key.data)
+                    self._guarded(self._ready, key.fileobj, key.data)
                 while self._calls:
                     self._guarded(self._calls.popleft())
                 now = time.monotonic()
@@ -223,7 +223,7 @@ class Scheduler:
                     self._guarded(heapq.heappop(self._timers)[2])
                 if now >= next_tick:
                     next_tick = now + _TICK_SECONDS
-                    self._owner.tick(now)
+                    self._guarded(self._owner.tick, now)
         self._close()
 
     def _wait_seconds(self, next_tick: float) -> float | None:
@@ -252,14 +252,14 @@ class Scheduler:
         """Take a worker's events; notice its death, after what it had said."""
         try:
             for message in worker.read():
-                self._guarded(lambda m=message: self._handle(worker, m))  # type: ignore[misc]
+                self._guarded(self._handle, worker, message)
         except EOFError:
             self._lost(worker)
             return
         if not worker.alive:
             with contextlib.suppress(EOFError):
                 for message in worker.read():
-                    self._guarded(lambda m=message: self._handle(worker, m))  # type: ignore[misc]
+                    self._guarded(self._handle, worker, message)
             self._lost(worker)
 
     def _handle(self, worker: Worker, message: Message) -> None:
@@ -301,10 +301,10 @@ class Scheduler:
             job.lanes.on_ended(message)
             self._share_limit()
 
-    def _guarded(self, call: Callable[[], None]) -> None:
+    def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
         """Call; an exception nobody expected must not end the thread."""
         try:
-            call()
+            call(*arguments)
         except Exception as exc:
             _log_unexpected("the scheduler", exc)
 
@@ -377,13 +377,13 @@ class Scheduler:
         if worker is self._verifier:
             self._verifier = None
             for job in list(self._jobs.values()):
-                self._guarded(lambda job=job: job.on_verifier_lost(error))  # type: ignore[misc]
+                self._guarded(job.on_verifier_lost, error)
             return
         self._workers.remove(worker)
         lost = [n for n, (_, owner) in self._lanes.items() if owner is worker]
         for lane in lost:
             job = self._lanes.pop(lane)[0]
-            self._guarded(lambda job=job, lane=lane: job.lanes.on_lost(lane, error))  # type: ignore[misc]
+            self._guarded(job.lanes.on_lost, lane, error)
 
     def _forget(self, worker: Worker) -> None:
         """Stop watching a worker that is dead, and free its descriptors."""

@@ -106,8 +106,14 @@ class Store:
                 return name
         return None
 
-    def free_name(self, name: SafeName) -> SafeName:
-        """Find a name that is not taken: NAME, NAME.1, NAME.2, before the suffix."""
+    def free_name(self, name: SafeName, url_sha256: str = "") -> SafeName:
+        """
+        Find a name that is not taken: NAME, NAME.1, NAME.2, before the suffix.
+
+        Args:
+            name: The one that is wanted.
+            url_sha256: An unfinished download of this URL does not count as taken.
+        """
         path = Path(name)
         for number in range(_MAX_RENAMES):
             tried = f"{path.stem}.{number}{path.suffix}" if number else name
@@ -115,13 +121,21 @@ class Store:
                 candidate = checked_name(tried)
             except UsageError as exc:
                 raise StorageError(f"no free name beside {name}: {exc}") from exc
-            part_name, manifest_name = sidecar_names(candidate)
-            if not any(
-                self.directory.exists(taken)
-                for taken in (candidate, part_name, manifest_name)
-            ):
+            if self._is_free(candidate, url_sha256):
                 return candidate
         raise StorageError(f"no free name beside {name}")
+
+    def _is_free(self, name: SafeName, url_sha256: str) -> bool:
+        part_name, manifest_name = sidecar_names(name)
+        if self.directory.exists(name):
+            return False
+        if self.directory.exists(manifest_name):
+            try:
+                header = load(self.directory, manifest_name).header
+            except SegdlError:
+                return False
+            return header.url_sha256 == url_sha256
+        return not self.directory.exists(part_name)
 
     def look(self, name: SafeName) -> Found | None:
         """

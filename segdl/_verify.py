@@ -41,10 +41,10 @@ class _HashJob:
         self.prefix = 0
         self.last = False
         self.position = 0
-        self.reader = PartReader(order.path)
         self.hashers: dict[str, Hasher] = {
             algorithm: new_hasher(algorithm) for algorithm in order.algorithms
         }
+        self.reader = PartReader(order.path)
 
     @property
     def ready(self) -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from segdl import bench
@@ -50,15 +52,15 @@ def run_demo(
         )
         # Meanwhile: the plain stream needs next to nothing of the processor.
         expected = _Digest(size)
-        bar = Bar(console, f"{tool}, one stream", size)
-        plain = bench.plain_stream(url, path, bar.draw)
+        with _bar(console, f"{tool}, one stream", size) as draw:
+            plain = bench.plain_stream(url, path, draw)
         os.unlink(path)
-        _tell(console, bar, plain)
+        _tell(console, f"{tool}, one stream", plain)
         bench.check(tool, plain, expected.wait())
-        bar = Bar(console, "segdl", size)
-        ours = bench.segdl_stream(url, path, EngineConfig(), bar.draw)
+        with _bar(console, "segdl", size) as draw:
+            ours = bench.segdl_stream(url, path, EngineConfig(), draw)
         os.unlink(path)
-        _tell(console, bar, ours)
+        _tell(console, "segdl", ours)
         bench.check("segdl", ours, expected.wait())
     console.result(
         f"\nsegdl was {plain.seconds / ours.seconds:.1f} times as fast, over "
@@ -68,10 +70,19 @@ def run_demo(
     return OK
 
 
-def _tell(console: Console, bar: Bar, measured: Measurement) -> None:
-    bar.clear()
+@contextmanager
+def _bar(console: Console, name: str, size: int) -> Iterator[bench.Progress]:
+    """Give what draws a live bar, and take the bar away at the end."""
+    bar = Bar(console, name, size)
+    try:
+        yield bar.draw
+    finally:
+        bar.clear()
+
+
+def _tell(console: Console, name: str, measured: Measurement) -> None:
     rate = rate_text(measured.bytes / max(measured.seconds, 1e-9))
-    console.result(f"{bar.name:<18}{rate:>12}  {seconds_text(measured.seconds):>7}")
+    console.result(f"{name:<18}{rate:>12}  {seconds_text(measured.seconds):>7}")
 
 
 class _Digest:
