@@ -1,0 +1,396 @@
+"""The plan: every byte is missing, in flight or done, and in exactly one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
+
+from segdl._plan import MIB, MIN_SPLIT_BYTES, Plan, piece_size
+from segdl._ranges import ByteRange
+
+KIB = 1024
+TIB = 1 << 40
+
+
+def runs(ranges: Iterable[ByteRange]) -> list[tuple[int, int]]:
+    """Give byte ranges as pairs."""
+    return [(r.begin, r.end) for r in ranges]
+
+
+# --- the size of pieces ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "piece"),
+    [
+        (0, MIB),
+        (1, MIB),
+        (1024 * MIB, MIB),
+        (1024 * MIB + 1, 2 * MIB),
+        (4096 * MIB, 4 * MIB),
+        (16384 * MIB, 16 * MIB),
+        (TIB, 16 * MIB),
+    ],
+)
+def test_piece_size(size: int, piece: int) -> None:
+    """About a thousand pieces a file, none below 1 MiB or above 16 MiB."""
+    assert piece_size(size) == piece
+
+
+# --- the model ------------------------------------------------------------------------
+
+PIECE = 64 * KIB
+MISSING, DONE = -1, -2
+
+
+class PlanMachine(RuleBasedStateMachine):
+    """
+    A plan beside a list with the state of each 1-KiB cell.
+
+    A cell is MISSING, DONE, or the number of the lane that is to fetch it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plan = Plan(0, PIECE)
+        self.cells: list[int] = []
+        self.positions: dict[int, int] = {}
+        self.speeds: dict[int, float] = {}
+        self.numbers = 0
+
+    def lane(self, data: st.DataObject) -> int:
+        """Draw a running lane."""
+        return data.draw(st.sampled_from(sorted(self.plan.segments)))
+
+    def mark(self, begin: int, end: int, state: int) -> None:
+        """Set the state of the cells that bytes `[begin, end)` are in."""
+        first, last = begin // KIB, end // KIB
+        self.cells[first:last] = [state] * (last - first)
+
+    @initialize(
+        cells=st.integers(0, 2600),
+        done=st.lists(st.tuples(st.integers(0, 2600), st.integers(1, 300)), max_size=5),
+    )
+    def begin(self, cells: int, done: list[tuple[int, int]]) -> None:
+        """Begin with some finished runs, which may touch."""
+        self.cells = [MISSING] * cells
+        given = []
+        for at, length in done:
+            end = min(at + length, cells)
+            if at < end and all(c == MISSING for c in self.cells[at:end]):
+                given.append(ByteRange(at * KIB, end * KIB))
+                self.mark(at * KIB, end * KIB, DONE)
+        self.plan = Plan(cells * KIB, PIECE, given)
+
+    @rule(lanes=st.integers(1, 20))
+    def divide(self, lanes: int) -> None:
+        """Divide changes borders, and no byte's state."""
+        self.plan.divide(lanes)
+
+    @rule(limit=st.none() | st.integers(1, 700))
+    def take(self, limit: int | None) -> None:
+        """A lane gets the lowest missing run, up to the limit, or to a cut."""
+        self.numbers += 1
+        segment = self.plan.take(self.numbers, None if limit is None else limit * KIB)
+        if MISSING not in self.cells:
+            assert segment is None
+            return
+        assert segment is not None
+        lowest = self.cells.index(MISSING)
+        end = lowest
+        while end < len(self.cells) and self.cells[end] == MISSING:
+            end += 1
+        assert segment.begin == segment.position == lowest * KIB
+        assert segment.begin < segment.end <= end * KIB
+        if limit is not None:
+            assert segment.end <= (lowest + limit) * KIB
+        assert (
+            segment.end in (end * KIB, (lowest + (limit or 0)) * KIB)
+            or segment.end % PIECE == 0
+        )
+        self.mark(segment.begin, segment.end, self.numbers)
+        self.positions[self.numbers] = segment.begin
+        self.speeds[self.numbers] = 0.0
+
+    @precondition(lambda self: self.plan.segments)
+    @rule(data=st.data(), part=st.floats(0, 1))
+    def record(self, data: st.DataObject, part: float) -> None:
+        """The next bytes of a lane are done."""
+        lane = self.lane(data)
+        segment = self.plan.segments[lane]
+        cells = (segment.end - segment.begin) // KIB
+        if not cells:
+            return
+        begin, length = segment.begin, max(1, int(cells * part)) * KIB
+        self.plan.record(lane, begin, length)
+        self.mark(begin, begin + length, DONE)
+        self.positions[lane] = max(self.positions[lane], begin + length)
+
+    @precondition(lambda self: self.plan.segments)
+    @rule(data=st.data(), move=st.integers(-100, 900), speed=st.floats(0, 1e9))
+    def advance(self, data: st.DataObject, move: int, speed: float) -> None:
+        """A lane's position goes forwards only, and not past its end."""
+        lane = self.lane(data)
+        position = self.positions[lane] + move * KIB
+        self.plan.advance(lane, position, speed)
+        end = self.plan.segments[lane].end
+        self.positions[lane] = min(max(self.positions[lane], position), end)
+        self.speeds[lane] = speed
+
+    @precondition(lambda self: self.plan.segments)
+    @rule(data=st.data(), part=st.floats(0, 1))
+    def shrink(self, data: st.DataObject, part: float) -> None:
+        """What lies behind a lane's new end is missing again."""
+        lane = self.lane(data)
+        segment = self.plan.segments[lane]
+        cells = (segment.end - segment.begin) // KIB
+        end, old = segment.begin + int(cells * part) * KIB, segment.end
+        self.plan.shrink(lane, end)
+        self.mark(end, old, MISSING)
+        self.positions[lane] = min(self.positions[lane], end)
+
+    @precondition(lambda self: self.plan.segments)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        """What a lane that ended did not record is missing again."""
+        lane = self.lane(data)
+        segment = self.plan.segments[lane]
+        begin, end = segment.begin, segment.end
+        self.plan.release(lane)
+        self.mark(begin, end, MISSING)
+        del self.positions[lane], self.speeds[lane]
+
+    @precondition(lambda self: self.cells)
+    @rule(at=st.integers(0, 2600), length=st.integers(1, 400))
+    def forget(self, at: int, length: int) -> None:
+        """Of a range that is forgotten, what was done is missing."""
+        at = min(at, len(self.cells) - 1)
+        length = min(length, len(self.cells) - at)
+        self.plan.forget(at * KIB, length * KIB)
+        for cell in range(at, at + length):
+            if self.cells[cell] == DONE:
+                self.cells[cell] = MISSING
+
+    @rule(data=st.data())
+    def splittable(self, data: st.DataObject) -> None:
+        """The lane to split is the one that would finish last, if it has enough."""
+        busy = data.draw(st.sets(st.sampled_from([0, *self.plan.segments])))
+        rest = {
+            lane: segment.end - self.positions[lane]
+            for lane, segment in self.plan.segments.items()
+        }
+        typical = max([*self.speeds.values(), 1.0])
+        seconds = {
+            lane: rest[lane] / (self.speeds[lane] or typical)
+            for lane in rest
+            if lane not in busy and rest[lane] >= 2 * MIN_SPLIT_BYTES
+        }
+        chosen = self.plan.splittable(busy)
+        if not seconds:
+            assert chosen is None
+        else:
+            assert chosen is not None
+            assert seconds[chosen] == max(seconds.values())
+
+    @invariant()
+    def each_byte_has_one_state(self) -> None:
+        """Missing and done runs and segments cover the file, and never overlap."""
+        seen = [0] * len(self.cells)
+        missing, done = runs(self.plan.missing()), runs(self.plan.done())
+        states = [(run, MISSING) for run in missing] + [(run, DONE) for run in done]
+        for lane, segment in self.plan.segments.items():
+            states.append(((segment.begin, segment.end), lane))
+        for (begin, end), state in states:
+            first, last = begin // KIB, end // KIB
+            assert self.cells[first:last] == [state] * (last - first)
+            for cell in range(first, last):
+                seen[cell] += 1
+        assert seen == [1] * len(self.cells)
+
+    @invariant()
+    def runs_are_ordered(self) -> None:
+        """Runs come in order; finished ones that touch are one."""
+        missing, done = runs(self.plan.missing()), runs(self.plan.done())
+        assert all(a[1] <= b[0] for a, b in pairwise(missing))
+        assert all(a[1] < b[0] for a, b in pairwise(done))
+
+    @invariant()
+    def sums_are_right(self) -> None:
+        """The sums agree with the cells."""
+        plan, cells = self.plan, self.cells
+        done = cells.count(DONE)
+        assert plan.done_bytes == done * KIB
+        assert plan.missing_bytes == cells.count(MISSING) * KIB
+        assert plan.finished == (done == len(cells))
+        prefix = next((i for i, c in enumerate(cells) if c != DONE), len(cells))
+        assert plan.prefix == prefix * KIB
+        on_the_way = sum(
+            self.positions[lane] - segment.begin
+            for lane, segment in plan.segments.items()
+        )
+        assert plan.received_bytes == done * KIB + on_the_way
+
+
+TestPlanMachine = PlanMachine.TestCase
+TestPlanMachine.settings = settings(
+    max_examples=40, stateful_step_count=25, deadline=None
+)
+
+
+# --- what is refused ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "done",
+    [
+        [ByteRange(0, 10), ByteRange(9, 20)],
+        [ByteRange(5, 6), ByteRange(5, 6)],
+        [ByteRange(90, 101)],
+    ],
+)
+def test_bad_done_ranges(done: list[ByteRange]) -> None:
+    """Finished ranges that overlap or leave the file are refused."""
+    with pytest.raises(ValueError, match="overlaps another, or leaves"):
+        Plan(100, 10, done)
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"), [(11, 5), (9, 5), (10, 0), (10, -1), (10, 41), (0, 10)]
+)
+def test_record_of_other_bytes(offset: int, length: int) -> None:
+    """Only a lane's next bytes can be recorded; a refusal changes nothing."""
+    plan = Plan(100, 10, [ByteRange(0, 10), ByteRange(50, 100)])
+    plan.take(1)
+    with pytest.raises(ValueError, match="lane 1 recorded"):
+        plan.record(1, offset, length)
+    assert (plan.done_bytes, plan.segments[1].begin) == (60, 10)
+
+
+@pytest.mark.parametrize("end", [19, 101])
+def test_shrink_outside(end: int) -> None:
+    """A segment is cut between its first unrecorded byte and its end."""
+    plan = Plan(100, 10)
+    plan.take(1)
+    plan.record(1, 0, 20)
+    with pytest.raises(ValueError, match="outside of the segment"):
+        plan.shrink(1, end)
+
+
+# --- the first shares -----------------------------------------------------------------
+
+
+def test_divide_cuts_between_pieces() -> None:
+    """The first shares are about equal and begin at the borders of pieces."""
+    plan = Plan(10 * MIB + 5, MIB)
+    plan.divide(4)
+    shares = runs(plan.missing())
+    assert [begin % MIB for begin, _ in shares] == [0, 0, 0, 0]
+    assert all(2 * MIB <= end - begin <= 3 * MIB + 5 for begin, end in shares)
+
+
+def test_divide_makes_no_share_below_a_piece() -> None:
+    """A file of three pieces has three shares, however many lanes there are."""
+    plan = Plan(3 * MIB, MIB)
+    plan.divide(16)
+    assert runs(plan.missing()) == [
+        (0, MIB),
+        (MIB, 2 * MIB),
+        (2 * MIB, 3 * MIB),
+    ]
+
+
+def test_divide_leaves_gaps_alone() -> None:
+    """What an earlier run left is never part of a share."""
+    plan = Plan(8 * MIB, MIB, [ByteRange(3 * MIB, 4 * MIB)])
+    plan.divide(2)
+    assert runs(plan.missing()) == [(0, 3 * MIB), (4 * MIB, 8 * MIB)]
+
+
+def test_divide_of_nothing() -> None:
+    """A file without a byte has no shares."""
+    plan = Plan(0, MIB)
+    plan.divide(4)
+    assert (runs(plan.missing()), plan.finished) == ([], True)
+
+
+# --- the size of the account ----------------------------------------------------------
+
+
+def test_a_tebibyte_is_one_run() -> None:
+    """A plan costs memory by runs and lanes, not by the length of the file."""
+    piece = piece_size(TIB)
+    plan = Plan(TIB, piece)
+    assert len(runs(plan.missing())) == 1
+    plan.divide(16)
+    assert len(runs(plan.missing())) == 16
+    lanes = range(1, 17)
+    for lane in lanes:
+        assert plan.take(lane) is not None
+    for _ in range(20):
+        for lane in lanes:
+            plan.record(lane, plan.segments[lane].begin, piece)
+    assert len(runs(plan.done())) == 16
+    assert runs(plan.missing()) == []
+    for lane in lanes:
+        plan.release(lane)
+    assert len(runs(plan.missing())) == 16
+    assert plan.done_bytes == 320 * piece
+
+
+# --- whom to split --------------------------------------------------------------------
+
+
+def plan_of_lanes(*speeds: float) -> Plan:
+    """Give a plan with a lane of 4 MiB for each speed, none of it received."""
+    plan = Plan(4 * MIB * len(speeds), MIB)
+    for lane, speed in enumerate(speeds, 1):
+        plan.take(lane, 4 * MIB)
+        plan.advance(lane, 0, speed)
+    return plan
+
+
+def test_split_by_time_not_by_bytes() -> None:
+    """A slow lane with less left is split before a fast one with more."""
+    plan = plan_of_lanes(100.0, 10.0)
+    plan.advance(2, 6 * MIB, 10.0)
+    assert plan.splittable() == 2
+
+
+def test_a_new_lane_counts_as_a_fast_one() -> None:
+    """A lane of unknown speed is not taken for the slowest."""
+    assert plan_of_lanes(0.0, 10.0, 100.0).splittable() == 2
+
+
+def test_unknown_speeds_split_by_bytes() -> None:
+    """As long as no speed is known, the lane with most left is split."""
+    plan = plan_of_lanes(0.0, 0.0)
+    plan.advance(1, MIB, 0.0)
+    assert plan.splittable() == 2
+
+
+def test_busy_lanes_are_not_split_again() -> None:
+    """A lane that is being split already is left alone."""
+    plan = plan_of_lanes(10.0, 100.0)
+    assert plan.splittable([1]) == 2
+    assert plan.splittable([1, 2]) is None
+
+
+@pytest.mark.parametrize(
+    ("left", "lane"), [(2 * MIN_SPLIT_BYTES, 1), (2 * MIN_SPLIT_BYTES - 1, None)]
+)
+def test_too_little_is_not_split(left: int, lane: int | None) -> None:
+    """Each half of a split lane has at least 512 KiB."""
+    plan = plan_of_lanes(10.0)
+    plan.advance(1, 4 * MIB - left, 10.0)
+    assert plan.splittable() == lane
