@@ -1,0 +1,147 @@
+"""What a task asks for is checked before anything is done."""
+
+from __future__ import annotations
+
+import base64
+import builtins
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from segdl._request import Request, checked_request
+from segdl.config import EngineConfig
+from segdl.errors import UsageError
+from segdl.task import DownloadTask
+
+URL = "https://example.org/a.bin"
+SHA = "ab" * 32
+
+
+def request_for(
+    url: str = URL,
+    filename: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    **options: Any,
+) -> Request:
+    """Check a task's request with the default settings."""
+    task = DownloadTask(url, "down/load", filename, headers)
+    return checked_request(task, EngineConfig(), **options)
+
+
+def test_a_plain_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A URL and a directory are enough; the directory does not move with a chdir."""
+    monkeypatch.chdir(tmp_path)
+    assert request_for() == Request(
+        urls=(URL,),
+        headers={},
+        directory=str(tmp_path / "down" / "load"),
+        filename=None,
+        digest=None,
+        on_exists="reuse",
+        connections="auto",
+    )
+
+
+def test_a_full_request() -> None:
+    """All that can be asked for is taken; a call's options beat the engine's."""
+    request = request_for(
+        URL,
+        "b.bin",
+        {"Authorization": "Bearer t"},
+        checksum=f"SHA-256:{SHA.upper()}",
+        mirrors=["https://mirror.example.net/a.bin"],
+        on_exists="rename",
+        connections=4,
+    )
+    assert request.urls == (URL, "https://mirror.example.net/a.bin")
+    assert request.headers == {"Authorization": "Bearer t"}
+    assert request.filename == "b.bin"
+    assert str(request.digest) == f"sha256:{SHA}"
+    assert (request.on_exists, request.connections) == ("rename", 4)
+
+
+def test_a_current_directory_that_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path is refused when there is nothing it could be relative to."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(UsageError, match="give an absolute path"):
+        request_for()
+
+
+def test_the_settings_of_the_engine() -> None:
+    """What a call leaves open is the engine's."""
+    config = EngineConfig(on_exists="error", connections=2)
+    request = checked_request(DownloadTask(URL, "."), config)
+    assert (request.on_exists, request.connections) == ("error", 2)
+
+
+def test_a_user_in_the_url() -> None:
+    """Userinfo becomes a header of the first URL, and is in no URL any more."""
+    request = request_for(
+        "https://u%40x:p%3As@example.org/a.bin", mirrors=["https://m:n@example.net/a"]
+    )
+    token = base64.b64encode(b"u@x:p:s").decode()
+    assert request.headers == {"Authorization": f"Basic {token}"}
+    assert request.urls == (URL, "https://example.net/a")
+
+
+def test_a_header_beats_the_user_in_the_url() -> None:
+    """An Authorization header that was given counts, however it is written."""
+    request = request_for(
+        "https://u:p@example.org/a.bin", headers={"AUTHORIZATION": "Bearer t"}
+    )
+    assert request.headers == {"AUTHORIZATION": "Bearer t"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"url": "ftp://example.org/a"}, "http"),
+        ({"url": "nonsense"}, "http"),
+        ({"mirrors": ["file:///etc/passwd"]}, "http"),
+        ({"filename": "../a"}, "path separator"),
+        ({"filename": ""}, "empty"),
+        ({"headers": {"X-A": "b\r\nHost: c"}}, "line end"),
+        ({"headers": {"Range": "bytes=0-1"}}, "itself"),
+        ({"checksum": "sha256:abc"}, "64 hexadecimal digits"),
+        ({"checksum": "rot13:abc"}, "not known"),
+        ({"on_exists": "ask"}, "on_exists"),
+        ({"connections": 0}, "connections"),
+        ({"connections": True}, "connections"),
+    ],
+)
+def test_what_cannot_work(arguments: dict[str, Any], message: str) -> None:
+    """A mistake is refused at once, with a message that says what is wrong."""
+    with pytest.raises(UsageError, match=message):
+        request_for(**arguments)
+
+
+def test_no_secret_in_a_refusal() -> None:
+    """What is refused is not repeated where it could hold a secret."""
+    with pytest.raises(UsageError) as caught:
+        request_for(headers={"Authorization": "Bearer s3cret\n"})
+    assert "s3cret" not in str(caught.value)
+    with pytest.raises(UsageError) as caught:
+        request_for(URL + "?token=s3cret", mirrors=["ftp://u:s3cret@example.org/"])
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_digest_that_cannot_be_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A digest whose package is missing is refused before the download, not after."""
+    imported = builtins.__import__
+
+    def without_blake3(name: str, *rest: Sequence[Any]) -> ModuleType:
+        if name == "blake3":
+            raise ImportError(name)
+        return imported(name, *rest)  # type: ignore[arg-type]  # passed on as it came
+
+    monkeypatch.setattr(builtins, "__import__", without_blake3)
+    with pytest.raises(UsageError, match=r"segdl\[hashes\]"):
+        request_for(checksum="blake3:" + SHA)
