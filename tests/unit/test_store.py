@@ -1,0 +1,618 @@
+"""The files of one download: every state that a crash can leave, and what follows."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import xxhash
+
+from segdl import _fs, _store
+from segdl._headers import EntityTag, Validator
+from segdl._manifest import Header, Piece
+from segdl._names import SafeName, checked_name, sidecar_names
+from segdl._store import Store, new_header, unfinished, url_digest
+from segdl.errors import (
+    DestinationBusy,
+    DestinationExists,
+    DiskFull,
+    ManifestError,
+    StorageError,
+)
+
+NAME = checked_name("a.bin")
+PART, MANIFEST = "a.bin.part", "a.bin.segdl"
+URL = "https://example.org/a.bin?token=s3cret"
+KIB = 1024
+PIECE = 64 * KIB
+SIZE = 4 * PIECE
+CONTENT = b"".join(bytes([n]) * PIECE for n in range(1, 5))
+
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[OpenStore]:
+    """Give a function that opens stores in one directory, closed at the end."""
+    opened: list[Store] = []
+
+    def opening(durability: str = "none") -> Store:
+        opened.append(Store(str(tmp_path), durability))
+        return opened[-1]
+
+    yield opening
+    for store in opened:
+        store.close()
+
+
+def header(name: SafeName = NAME, size: int | None = SIZE, url: str = URL) -> Header:
+    """Give the header of a file of four pieces."""
+    return new_header(
+        name=name,
+        size=size,
+        piece=PIECE,
+        validator=Validator(etag=EntityTag("v1", weak=False)),
+        url=url,
+        digest=None,
+    )
+
+
+def piece(number: int) -> Piece:
+    """Give the record of a piece."""
+    data = CONTENT[number * PIECE : (number + 1) * PIECE]
+    return Piece(number * PIECE, PIECE, xxhash.xxh3_64_hexdigest(data))
+
+
+def write(store: Store, *numbers: int) -> None:
+    """Write pieces, as a worker does, and record them."""
+    assert store.part is not None
+    with open(store.part.path, "r+b") as file:
+        for number in numbers:
+            file.seek(number * PIECE)
+            file.write(CONTENT[number * PIECE : (number + 1) * PIECE])
+    store.record([piece(number) for number in numbers])
+
+
+def begun(open_store: OpenStore, *numbers: int) -> Store:
+    """Give the store of a new download with some pieces."""
+    store = open_store()
+    assert store.look(NAME) is None
+    store.create(header())
+    write(store, *numbers)
+    return store
+
+
+def names(directory: Path) -> list[str]:
+    """List a directory."""
+    return sorted(os.listdir(directory))
+
+
+# --- the usual way --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("durability", ["none", "publish", "checkpoint"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_from_nothing_to_the_file(
+    tmp_path: Path, open_store: OpenStore, durability: str, overwrite: bool
+) -> None:
+    """A file is made, written and published; then nothing but it is left."""
+    store = open_store(durability)
+    assert store.look(NAME) is None
+    store.create(header())
+    assert names(tmp_path) == [PART, MANIFEST]
+    for name in names(tmp_path):
+        assert stat.S_IMODE((tmp_path / name).stat().st_mode) == 0o600
+    write(store, 0, 1, 2, 3)
+    assert store.publish(SIZE, overwrite=overwrite) == str(tmp_path / NAME)
+    assert names(tmp_path) == [NAME]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+    assert store.published
+
+
+def test_an_empty_file(tmp_path: Path, open_store: OpenStore) -> None:
+    """A file without a byte is published like others."""
+    store = open_store()
+    store.look(NAME)
+    store.create(header(size=0))
+    store.publish(0, overwrite=False)
+    assert (names(tmp_path), (tmp_path / NAME).read_bytes()) == ([NAME], b"")
+
+
+def test_a_length_that_becomes_known(tmp_path: Path, open_store: OpenStore) -> None:
+    """Without a length the part grows, and the file has what was written."""
+    store = open_store()
+    store.look(NAME)
+    store.create(header(size=None))
+    (tmp_path / PART).write_bytes(CONTENT[:1000])
+    store.publish(1000, overwrite=False)
+    assert (tmp_path / NAME).read_bytes() == CONTENT[:1000]
+
+
+def test_no_secret_on_disk(tmp_path: Path, open_store: OpenStore) -> None:
+    """The manifest tells a URL again without keeping its query."""
+    begun(open_store, 0)
+    for name in names(tmp_path):
+        assert b"s3cret" not in (tmp_path / name).read_bytes()
+    assert header().url_sha256 == url_digest(URL)
+    assert header().url == "https://example.org/a.bin"
+
+
+def test_the_directory_is_made(tmp_path: Path) -> None:
+    """A directory that is missing is made, with its parents."""
+    store = Store(str(tmp_path / "b" / "c"), "none")
+    store.close()
+    store.close()
+    assert (tmp_path / "b" / "c").is_dir()
+
+
+# --- the states that a crash leaves ---------------------------------------------------
+
+
+def test_part_and_manifest(open_store: OpenStore) -> None:
+    """What was recorded in this run of the system is accepted without reading it."""
+    begun(open_store, 0, 2).close()
+    found = open_store().look(NAME)
+    assert found is not None
+    assert found.header.url_sha256 == url_digest(URL)
+    assert (found.accepted, found.doubtful) == ([piece(0), piece(2)], [])
+
+
+def test_a_part_that_was_never_written(tmp_path: Path, open_store: OpenStore) -> None:
+    """A part without manifest and without a block died early: it is made anew."""
+    with _fs.Directory.open(tmp_path) as directory:
+        _fs.PartFile.create(directory, PART, SIZE).close()
+    store = open_store()
+    assert store.look(NAME) is None
+    assert names(tmp_path) == []
+    store.create(header())
+    assert names(tmp_path) == [PART, MANIFEST]
+
+
+def test_a_part_with_somebodys_bytes(tmp_path: Path, open_store: OpenStore) -> None:
+    """A part without manifest that holds data is refused, and not touched."""
+    (tmp_path / PART).write_bytes(b"precious")
+    (tmp_path / PART).chmod(0o600)
+    store = open_store()
+    with pytest.raises(DestinationExists, match="has no manifest"):
+        store.look(NAME)
+    store.discard()
+    assert (tmp_path / PART).read_bytes() == b"precious"
+
+
+def test_a_manifest_that_was_being_made(tmp_path: Path, open_store: OpenStore) -> None:
+    """A manifest's temporary file is no manifest, and does not stay."""
+    begun(open_store).close()
+    os.rename(tmp_path / MANIFEST, tmp_path / _fs.temporary_name(MANIFEST))
+    store = open_store()
+    assert store.look(NAME) is None
+    store.create(header())
+    write(store, 0, 1, 2, 3)
+    store.publish(SIZE, overwrite=False)
+    assert names(tmp_path) == [NAME]
+
+
+def test_between_link_and_unlink(tmp_path: Path, open_store: OpenStore) -> None:
+    """A publish that died between its two steps is finished."""
+    begun(open_store, 0, 1, 2, 3).close()
+    os.link(tmp_path / PART, tmp_path / NAME)
+    store = open_store()
+    assert store.look(NAME) is None
+    assert store.published
+    assert names(tmp_path) == [NAME]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_before_the_manifest_was_removed(tmp_path: Path, open_store: OpenStore) -> None:
+    """After a publish that died at its last step, only the manifest goes."""
+    begun(open_store, 0, 1, 2, 3).close()
+    os.rename(tmp_path / PART, tmp_path / NAME)
+    assert open_store().look(NAME) is None
+    assert names(tmp_path) == [NAME]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("destination", [None, b"another file"])
+def test_a_part_that_somebody_removed(
+    tmp_path: Path, open_store: OpenStore, destination: bytes | None
+) -> None:
+    """Without its part a manifest says nothing; another file there is untouched."""
+    begun(open_store, 0).close()
+    (tmp_path / PART).unlink()
+    if destination is not None:
+        (tmp_path / NAME).write_bytes(destination)
+    store = open_store()
+    assert (store.look(NAME), store.published) == (None, False)
+    assert names(tmp_path) == ([] if destination is None else [NAME])
+    if destination is not None:
+        assert (tmp_path / NAME).read_bytes() == destination
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 5000, b"00000000 {}\n", b"hello\n"])
+def test_a_manifest_that_is_damaged(
+    tmp_path: Path, open_store: OpenStore, data: bytes
+) -> None:
+    """With a manifest that can't be read, nothing of the part is trusted."""
+    begun(open_store, 0, 1).close()
+    (tmp_path / MANIFEST).write_bytes(data)
+    store = open_store()
+    assert store.look(NAME) is None
+    assert names(tmp_path) == []
+    store.create(header())
+
+
+def test_a_torn_record(tmp_path: Path, open_store: OpenStore) -> None:
+    """A record that was cut is no record; those before it count."""
+    begun(open_store, 0, 1).close()
+    log = tmp_path / MANIFEST
+    log.write_bytes(log.read_bytes()[:-5])
+    store = open_store()
+    found = store.look(NAME)
+    assert found is not None
+    assert found.accepted == [piece(0)]
+    write(store, 1)
+    store.close()
+    found = open_store().look(NAME)
+    assert found is not None
+    assert found.accepted == [piece(0), piece(1)]
+
+
+def test_a_file_of_another_program(tmp_path: Path, open_store: OpenStore) -> None:
+    """A file that only has the manifest's name is neither used nor removed."""
+    (tmp_path / MANIFEST).write_bytes(b"not ours\n")
+    (tmp_path / MANIFEST).chmod(0o600)
+    store = open_store()
+    assert store.look(NAME) is None
+    with pytest.raises(DestinationExists):
+        store.create(header())
+    assert names(tmp_path) == [MANIFEST]
+    assert (tmp_path / MANIFEST).read_bytes() == b"not ours\n"
+
+
+# --- what can be trusted --------------------------------------------------------------
+
+
+def test_after_the_system_was_restarted(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was recorded before a restart of the system has to be compared."""
+    begun(open_store, 0, 2).close()
+    monkeypatch.setattr(_fs, "boot_id", lambda: "another")
+    found = open_store().look(NAME)
+    assert found is not None
+    assert (found.accepted, found.doubtful) == ([], [piece(0), piece(2)])
+
+
+def test_after_a_checkpoint(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a checkpoint covers is accepted after a restart of the system too."""
+    store = begun(open_store, 0, 2)
+    assert store.manifest is not None
+    store.manifest.checkpoint(1)
+    store.close()
+    monkeypatch.setattr(_fs, "boot_id", lambda: "another")
+    found = open_store().look(NAME)
+    assert found is not None
+    assert (found.accepted, found.doubtful) == ([piece(0)], [piece(2)])
+
+
+def test_a_hole_in_a_recorded_piece(tmp_path: Path, open_store: OpenStore) -> None:
+    """A piece that the disk lost shows as a hole, and has to be compared."""
+    store = begun(open_store, 0, 1)
+    store.close()
+    with open(tmp_path / PART, "r+b") as file:
+        file.truncate(PIECE)
+        file.truncate(SIZE)
+    found = open_store().look(NAME)
+    assert found is not None
+    if not found.doubtful:
+        pytest.skip("this file system does not tell its holes")
+    assert (found.accepted, found.doubtful) == ([piece(0)], [piece(1)])
+
+
+def test_files_that_were_copied(tmp_path: Path, open_store: OpenStore) -> None:
+    """A part that is another file now has to be compared, whatever is recorded."""
+    begun(open_store, 0, 1).close()
+    copy = tmp_path / "copy"
+    copy.touch(0o600)
+    copy.write_bytes((tmp_path / PART).read_bytes())
+    copy.replace(tmp_path / PART)
+    found = open_store().look(NAME)
+    assert found is not None
+    assert (found.accepted, found.doubtful) == ([], [piece(0), piece(1)])
+
+
+@pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 0])
+def test_a_part_of_another_length(
+    tmp_path: Path, open_store: OpenStore, size: int
+) -> None:
+    """Nothing is trusted in a part that something else has cut or lengthened."""
+    begun(open_store, 0).close()
+    os.truncate(tmp_path / PART, size)
+    found = open_store().look(NAME)
+    assert found is not None
+    assert (found.accepted, found.doubtful) == ([], [])
+
+
+def test_a_part_without_a_length(open_store: OpenStore) -> None:
+    """A stream whose length was not known is not gone on with."""
+    store = open_store()
+    store.look(NAME)
+    store.create(header(size=None))
+    store.close()
+    found = open_store().look(NAME)
+    assert found is not None
+    assert (found.accepted, found.doubtful) == ([], [])
+
+
+def test_pieces_that_proved_wrong(open_store: OpenStore) -> None:
+    """A piece that is forgotten can be recorded again; others stay."""
+    store = begun(open_store, 0, 1, 2)
+    assert store.forget([(PIECE, PIECE)]) == [piece(1)]
+    assert store.forget([(PIECE, PIECE)]) == []
+    write(store, 1)
+    store.close()
+    found = open_store().look(NAME)
+    assert found is not None
+    assert found.accepted == [piece(0), piece(2), piece(1)]
+
+
+def test_another_representation(tmp_path: Path, open_store: OpenStore) -> None:
+    """A restart forgets all pieces before a byte of the new version is written."""
+    store = begun(open_store, 0, 1)
+    store.restart(header(size=2 * PIECE))
+    assert (tmp_path / PART).stat().st_size == 2 * PIECE
+    assert (tmp_path / PART).read_bytes() == bytes(2 * PIECE)
+    store.close()
+    found = open_store().look(NAME)
+    assert found is not None
+    assert (found.header.size, found.accepted, found.doubtful) == (2 * PIECE, [], [])
+
+
+# --- two at a time --------------------------------------------------------------------
+
+
+def test_another_engine(open_store: OpenStore) -> None:
+    """A file that another engine is at is refused, and not harmed."""
+    first = begun(open_store, 0)
+    second = open_store()
+    with pytest.raises(DestinationBusy):
+        second.look(NAME)
+    second.discard()
+    write(first, 1, 2, 3)
+    first.publish(SIZE, overwrite=False)
+
+
+def test_a_release_lets_others_go_on(open_store: OpenStore) -> None:
+    """After a release the next one takes up what is there."""
+    store = begun(open_store, 0)
+    store.release()
+    store.record([piece(1)])
+    found = open_store().look(NAME)
+    assert found is not None
+    assert found.accepted == [piece(0)]
+
+
+# --- publishing -----------------------------------------------------------------------
+
+
+def test_a_destination_that_appeared(tmp_path: Path, open_store: OpenStore) -> None:
+    """A file that has the name by now stays, and so does the part."""
+    store = begun(open_store, 0, 1, 2, 3)
+    (tmp_path / NAME).write_bytes(b"quicker")
+    with pytest.raises(DestinationExists):
+        store.publish(SIZE, overwrite=False)
+    assert not store.published
+    store.close()
+    assert (tmp_path / NAME).read_bytes() == b"quicker"
+    found = open_store().look(NAME)
+    assert found is not None
+    assert len(found.accepted) == 4
+
+
+def test_overwriting(tmp_path: Path, open_store: OpenStore) -> None:
+    """A destination is replaced at the end, and not before."""
+    (tmp_path / NAME).write_bytes(b"old")
+    store = begun(open_store, 0, 1, 2, 3)
+    assert store.size_of_existing() == 3
+    assert (tmp_path / NAME).read_bytes() == b"old"
+    store.publish(SIZE, overwrite=True)
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_a_part_that_was_replaced(tmp_path: Path, open_store: OpenStore) -> None:
+    """A file that was put in the part's place is never published."""
+    store = begun(open_store, 0, 1, 2, 3)
+    (tmp_path / PART).unlink()
+    (tmp_path / PART).write_bytes(b"evil")
+    with pytest.raises(StorageError, match="replaced"):
+        store.publish(SIZE, overwrite=False)
+    assert not (tmp_path / NAME).exists()
+
+
+def test_set_aside(tmp_path: Path, open_store: OpenStore) -> None:
+    """A part with wrong content is kept under another name, each of several."""
+    for expected in ("a.bin.corrupt", "a.bin.1.corrupt"):
+        store = begun(open_store, 0)
+        assert store.set_aside() == str(tmp_path / expected)
+        store.close()
+    assert names(tmp_path) == ["a.bin.1.corrupt", "a.bin.corrupt"]
+    assert (tmp_path / "a.bin.corrupt").stat().st_size == SIZE
+
+
+# --- giving up ------------------------------------------------------------------------
+
+
+def test_discard(tmp_path: Path, open_store: OpenStore) -> None:
+    """A download that is given up leaves nothing, and no other file is touched."""
+    (tmp_path / NAME).write_bytes(b"old")
+    store = begun(open_store, 0)
+    store.discard()
+    store.discard()
+    assert names(tmp_path) == [NAME]
+
+
+def test_discard_of_nothing(tmp_path: Path, open_store: OpenStore) -> None:
+    """Before there is a part, nothing is removed."""
+    open_store().discard()
+    assert names(tmp_path) == []
+
+
+# --- errors of the disk ---------------------------------------------------------------
+
+
+def test_too_little_space(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that will not fit is refused before it is made."""
+    monkeypatch.setattr(_fs.Directory, "free_bytes", lambda _self: SIZE - 1)
+    store = open_store()
+    store.look(NAME)
+    with pytest.raises(DiskFull) as caught:
+        store.create(header())
+    assert caught.value.missing_bytes == 1
+    assert names(tmp_path) == []
+
+
+def test_space_that_is_taken_already(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a part holds already needs no more room."""
+    store = begun(open_store, 0, 1, 2)
+    monkeypatch.setattr(_fs.Directory, "free_bytes", lambda _self: PIECE)
+    store.check_space(SIZE)
+    with pytest.raises(DiskFull):
+        store.check_space(SIZE + 4 * KIB)
+
+
+def test_a_manifest_that_cannot_be_made(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the manifest fails, no lone part is left."""
+
+    def failing(*_args: object, **_kwargs: object) -> None:
+        raise DiskFull("no room", errno=errno.ENOSPC)
+
+    monkeypatch.setattr(_fs, "replace_atomically", failing)
+    store = open_store()
+    store.look(NAME)
+    with pytest.raises(DiskFull):
+        store.create(header())
+    assert names(tmp_path) == []
+
+
+def test_a_header_that_does_not_fit(tmp_path: Path, open_store: OpenStore) -> None:
+    """A header too long for the manifest fails, and leaves nothing."""
+    store = open_store()
+    store.look(NAME)
+    validator = Validator(etag=EntityTag("v" * 5000, weak=False))
+    with pytest.raises(ManifestError):
+        store.create(replace(header(), validator=validator))
+    assert names(tmp_path) == []
+
+
+# --- names ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("taken", "free"),
+    [
+        ([], "a.bin"),
+        (["a.bin"], "a.1.bin"),
+        (["a.bin", "a.1.bin"], "a.2.bin"),
+        (["a.bin", "a.1.bin.part"], "a.2.bin"),
+        (["a.bin", "a.1.bin.segdl"], "a.2.bin"),
+        (["a.bin.part"], "a.1.bin"),
+    ],
+)
+def test_free_name(
+    tmp_path: Path, open_store: OpenStore, taken: list[str], free: str
+) -> None:
+    """A name counts as taken by the file, or by the files of a download to it."""
+    for name in taken:
+        (tmp_path / name).touch()
+    assert open_store().free_name(NAME) == free
+
+
+def test_ones_own_unfinished_file_is_free(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    """A renamed download of the same URL is found again, another's is left alone."""
+    (tmp_path / NAME).touch()
+    store = open_store()
+    renamed = checked_name("a.1.bin")
+    store.look(renamed)
+    store.create(header(renamed))
+    assert store.free_name(NAME, url_digest(URL)) == "a.1.bin"
+    assert store.free_name(NAME, url_digest("https://example.org/b")) == "a.2.bin"
+
+
+def test_no_free_name(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search for a free name comes to an end."""
+    store = open_store()
+    monkeypatch.setattr(_fs.Directory, "exists", lambda *_: True)
+    monkeypatch.setattr(_store, "_MAX_RENAMES", 3)
+    with pytest.raises(StorageError, match="no free name"):
+        store.free_name(NAME)
+
+
+def test_a_name_without_room_for_a_number(
+    tmp_path: Path, open_store: OpenStore
+) -> None:
+    """A name as long as a name can be has no numbered ones beside it."""
+    name = checked_name("n" * 255)
+    (tmp_path / name).touch()
+    with pytest.raises(StorageError, match="no free name"):
+        open_store().free_name(name)
+
+
+def test_a_long_name(tmp_path: Path, open_store: OpenStore) -> None:
+    """A name too long for a suffix is found again by what its manifest says."""
+    name = checked_name("n" * 255)
+    part_name, manifest_name = sidecar_names(name)
+    store = open_store()
+    store.look(name)
+    store.create(header(name))
+    write(store, 0, 1, 2, 3)
+    assert names(tmp_path) == sorted([part_name, manifest_name])
+    assert store.name_left_by(url_digest(URL)) == name
+    store.publish(SIZE, overwrite=False)
+    assert names(tmp_path) == [name]
+
+
+def test_name_left_by(tmp_path: Path, open_store: OpenStore) -> None:
+    """The name of an earlier run of a URL is found among all manifests."""
+    (tmp_path / "0.segdl").write_bytes(b"not ours\n")
+    begun(open_store, 0).close()
+    moved = tmp_path / "moved.segdl"
+    moved.touch(0o600)
+    moved.write_bytes((tmp_path / MANIFEST).read_bytes())
+    store = open_store()
+    assert store.name_left_by(url_digest(URL)) == NAME
+    assert store.name_left_by(url_digest("https://example.org/a.bin")) is None
+    (tmp_path / MANIFEST).unlink()
+    assert store.name_left_by(url_digest(URL)) is None
+
+
+def test_unfinished(tmp_path: Path, open_store: OpenStore) -> None:
+    """Downloads that can be gone on with are those with a part and a manifest."""
+    for name in ("b.bin", "a.bin", "c.bin"):
+        store = open_store()
+        store.look(checked_name(name))
+        store.create(header(checked_name(name)))
+        store.close()
+    (tmp_path / "c.bin.part").unlink()
+    (tmp_path / "0.segdl").write_bytes(b"not ours\n")
+    assert [found.name for found in unfinished(tmp_path)] == ["a.bin", "b.bin"]
+
+
+def test_unfinished_in_no_directory(tmp_path: Path) -> None:
+    """A directory that is missing is an error, and is not made."""
+    with pytest.raises(StorageError):
+        unfinished(tmp_path / "missing")
+    assert not (tmp_path / "missing").exists()
