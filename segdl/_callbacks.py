@@ -82,7 +82,7 @@ class Callbacks:
             for function in functions:
                 try:
                     function(argument)
-                except Exception:
+                except BaseException:  # sys.exit() too: it would end this thread
                     _log_failure(kind, function)
 
 

@@ -68,6 +68,8 @@ class Lane:
 
     Attributes:
         begin: First byte asked for.
+        url: What it asks.
+        follow: Whether it follows redirects, and tells where they led.
         round: The round of attempts it belongs to.
         held: Whether it waits for `Accept`.
         received: Body bytes so far.
@@ -76,6 +78,8 @@ class Lane:
     """
 
     begin: int
+    url: str
+    follow: bool
     round: int
     held: bool = False
     received: int = 0
@@ -150,8 +154,7 @@ class Lanes:
         self._attempt = 0
         self._round = 0
         self._not_before = 0.0
-        wanted = request.connections
-        self._cap = AUTO_CONNECTIONS if isinstance(wanted, str) else wanted
+        self._cap = _most_connections(request)
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -163,6 +166,8 @@ class Lanes:
         self.source_url = url
         self.whole = self._resolved_again = False
         self._attempt = 0
+        self._not_before = 0.0
+        self._cap = _most_connections(self._request)
 
     def open_probe(
         self,
@@ -258,7 +263,7 @@ class Lanes:
     def on_answered(self, answer: Answered) -> None:
         """Take the head of an answer: the probe's, or one that resolved the link."""
         lane = self._lanes.get(answer.lane)
-        if lane is None or self._stopping:
+        if lane is None or self._stopping or not lane.follow:
             return
         self.effective_url = answer.url
         if lane.held:
@@ -345,7 +350,8 @@ class Lanes:
         url = self.effective_url or self.source_url
         if number is None:
             number = self._crew.lane_number()
-        self._lanes[number] = Lane(wanted.begin, self._round, held=hold)
+        follow = self.effective_url is None
+        self._lanes[number] = Lane(wanted.begin, url, follow, self._round, held=hold)
         fetch = Fetch(
             lane=number,
             url=url,
@@ -355,7 +361,7 @@ class Lanes:
             begin=wanted.begin,
             end=wanted.end,
             ranged=not self.whole,
-            follow=self.effective_url is None,
+            follow=follow,
             hold=hold,
             complete=complete,
             validator=None if validator is None else validator.to_json(),
@@ -381,7 +387,7 @@ class Lanes:
 
     def _resolving(self) -> bool:
         """Whether a lane is on its way that will tell where the link leads."""
-        return any(not lane.received for lane in self._lanes.values())
+        return any(lane.follow and not lane.received for lane in self._lanes.values())
 
     def _split(self, plan: Plan, free: int) -> None:
         """Have other lanes share what they have with so many free ones."""
@@ -431,14 +437,15 @@ class Lanes:
         """Decide what a failed lane means."""
         if lane.held and self.effective_url is not None:
             return  # answered: the file is being prepared, others will ask for this
-        resolvable = (
-            not lane.held
-            and not self._resolved_again
-            and self.effective_url not in (None, self.source_url)
-        )
-        action = _retry.classify(error, resolvable=resolvable)
-        if action in (Action.FATAL, Action.CHANGED):
+        led = not lane.held and lane.url != self.source_url
+        action = _retry.classify(error, resolvable=led and not self._outdated(lane))
+        if led and self._outdated(lane) and action is Action.FATAL:
+            # It used a link that was found expired already: that says nothing new.
+            self._crew.call_later(_CONTINUE_SECONDS, self._go_on)
+        elif action in (Action.FATAL, Action.CHANGED):
             self._owner.source_failed(error, action)
+        elif action is Action.RESOLVE and self._resolved_again:
+            self._owner.source_failed(error, Action.FATAL)
         elif action is Action.RESOLVE:
             self._resolved_again = True
             self.effective_url = None
@@ -456,6 +463,10 @@ class Lanes:
         else:
             self._count(lane, error, self._go_on)
 
+    def _outdated(self, lane: Lane) -> bool:
+        """Whether the link was resolved again, or is being, since a lane began."""
+        return lane.url not in (self.effective_url, self.source_url)
+
     def _receiving(self) -> int:
         """Count the lanes that have received something."""
         return sum(1 for lane in self._lanes.values() if lane.received)
@@ -463,6 +474,7 @@ class Lanes:
     def _count(self, lane: Lane, error: SegdlError, again: Callable[[], None]) -> None:
         """Count an attempt that brought nothing; give up when there were too many."""
         if lane.round != self._round:
+            self._crew.call_later(_CONTINUE_SECONDS, self._go_on)
             return
         self._round += 1
         self._attempt += 1
@@ -492,3 +504,8 @@ class Lanes:
             self.fill()
         elif not self._lanes and self.effective_url is None:
             self._owner.probe_again()
+
+
+def _most_connections(request: Request) -> int:
+    wanted = request.connections
+    return AUTO_CONNECTIONS if isinstance(wanted, str) else wanted

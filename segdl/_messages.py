@@ -297,9 +297,10 @@ def decode(line: bytes) -> Message:
         ValueError: The line is no message.
     """
     row = json.loads(line)
-    if not isinstance(row, list) or not row or row[0] not in _TYPES:
+    name = row[0] if isinstance(row, list) and row else None
+    if not isinstance(name, str) or name not in _TYPES:
         raise ValueError(f"not a message: {line[:80]!r}")
-    name, *values = row
+    values = row[1:]
     if len(values) != len(_FIELDS[name]):
         raise ValueError(f"{name} takes {len(_FIELDS[name])} fields")
     if name in ("Fetch", "Accept"):

@@ -184,23 +184,6 @@ class Plan:
         self.segments[lane] = segment
         return segment
 
-    def extend(self, lane: int, end: int) -> None:
-        """
-        Let a lane's segment reach to `end`, or only to there.
-
-        Bytes before `end` must be missing, as they are behind a first segment.
-        """
-        segment = self.segments[lane]
-        if end < segment.end:
-            self.shrink(lane, end)
-            return
-        run = self._missing.pop(0)
-        if run[0] != segment.end or run[1] < end:
-            raise ValueError(f"bytes {segment.end}-{end} are not all missing")
-        if run[1] > end:
-            self._missing.insert(0, (end, run[1]))
-        segment.end = end
-
     def advance(self, lane: int, position: int, bytes_per_second: float) -> None:
         """Note how far a lane has come, and how fast it goes."""
         segment = self.segments[lane]

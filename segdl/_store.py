@@ -386,3 +386,21 @@ def unfinished(directory: Path) -> list[Header]:
             if own_name == manifest_name and opened.exists(part_name):
                 headers.append(header)
     return headers
+
+
+def discard_unfinished(directory: str, name: SafeName, url: str) -> None:
+    """
+    Remove the part and manifest that earlier runs of a URL left under a name.
+
+    Raises:
+        StorageError: They can't be removed.
+    """
+    if not Path(directory).is_dir():
+        return
+    store = Store(directory, "none")
+    try:
+        found = store.look(name)
+        if found is not None and found.header.url_sha256 == url_digest(url):
+            store.discard()
+    finally:
+        store.close()

@@ -12,6 +12,7 @@ its job starts a moment later on the scheduler's thread.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import time
@@ -28,7 +29,7 @@ from segdl._job import Job
 from segdl._names import SafeName
 from segdl._request import Request, checked_request
 from segdl._scheduler import Scheduler
-from segdl._store import Store, unfinished, url_digest
+from segdl._store import discard_unfinished, unfinished, url_digest
 from segdl._version import __version__
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, UsageError
@@ -225,7 +226,7 @@ class DownloadEngine:
             if job is not None:
                 self._ending[task_id] = job
                 self._schedule(job.discard)
-            elif task.file_path is not None:
+            else:
                 self._discard_files(task)
             task._set_status(CANCELLED)
             self.stats.fail_task(task_id, "cancelled")
@@ -473,10 +474,15 @@ class DownloadEngine:
         else:
             error = outcome.error or SegdlError("the download was stopped")
             task._fail(error)
-            self.stats.fail_task(task.id, str(error))
-            self._event(
-                task, "failed", {"code": type(error).__name__, "error": str(error)}
-            )
+            self._report_failure(task)
+            return
+        self._callbacks.put("completion", task)
+
+    def _report_failure(self, task: DownloadTask) -> None:
+        error = task.error or ""
+        code = type(task._error).__name__
+        self.stats.fail_task(task.id, error)
+        self._event(task, "failed", {"code": code, "error": error})
         self._callbacks.put("completion", task)
 
     def _admit(self) -> None:
@@ -532,20 +538,15 @@ class DownloadEngine:
             self._scheduler.post(call)
 
     def _discard_files(self, task: DownloadTask) -> None:
-        """Remove the partial files of a task that has no job."""
-        directory, name = os.path.split(task.file_path or "")
-
-        def work() -> None:
-            store = Store(directory, "none")
-            try:
-                store.look(SafeName(name))
-                if not store.published:
-                    store.discard()
-            finally:
-                store.close()
-
-        if self._scheduler is not None:
-            self._scheduler.offload(work, lambda _result, _error: None)
+        """Remove what earlier jobs of a task left, when it has none now."""
+        request = self._requests[task.id]
+        name = request.filename
+        if task.file_path is not None:
+            name = SafeName(os.path.basename(task.file_path))
+        if name is not None:
+            # Somebody else may be at it, or it may be gone: nothing of ours is left.
+            with contextlib.suppress(SegdlError):
+                discard_unfinished(request.directory, name, request.urls[0])
 
     def _without_url(
         self, url: str, directory: str | os.PathLike[str], name: str
@@ -562,6 +563,7 @@ class DownloadEngine:
         with self._lock:
             self._tasks[task.id] = task
             self._requests[task.id] = checked_request(task, self._config)
+            self._report_failure(task)
         return task
 
     def _event(

@@ -40,6 +40,8 @@ _MIN_COLUMNS = 20
 _BAR_FROM_COLUMNS = 26
 _MAX_NAME_COLUMNS = 40
 _MAX_BAR_COLUMNS = 40
+# Done, to do, and what stands for the cut-out middle of a name.
+_BAR, _ASCII_BAR = "━─…", "#-~"
 _GREEN, _DIM, _RESET = "\x1b[32m", "\x1b[2m", "\x1b[0m"
 _PHASES = {
     "queued": "waiting",
@@ -98,6 +100,15 @@ def name_of(task: DownloadTask) -> str:
     from segdl._urls import redact
 
     return redact(task.url)
+
+
+def _short_name(task: DownloadTask) -> str:
+    """Give what to call a task in a column: while its name is unknown, a guess."""
+    if task.file_path is None and task.filename is None:
+        from segdl._names import safe_name
+
+        return safe_name(task.url, None)
+    return name_of(task)
 
 
 class _Endings:
@@ -165,7 +176,7 @@ def plain_line(task: DownloadTask) -> str:
         parts.append(rate_text(task.speed))
         if task.eta is not None:
             parts.append(f"{seconds_text(task.eta)} left")
-    return f"{name_of(task)}: {', '.join(parts)}"
+    return f"{_short_name(task)}: {', '.join(parts)}"
 
 
 class _LiveDisplay:
@@ -216,7 +227,7 @@ class _LiveDisplay:
         phase = _PHASES.get(task.phase)
         return row(
             columns,
-            name=name_of(task),
+            name=_short_name(task),
             done=task.downloaded_size,
             total=task.total_size,
             speed=phase or rate_text(task.speed),
@@ -299,7 +310,7 @@ class _Style(TypedDict):
 
 def _style(console: Console) -> _Style:
     # NO_COLOR: no-color.org; whatever it is set to, as long as it is not empty.
-    bar = "━─" if console.can_show("━─…") else "#-"
+    bar = _BAR if console.can_show(_BAR) else _ASCII_BAR
     return {"bar": bar, "color": not os.environ.get("NO_COLOR")}
 
 
@@ -327,7 +338,7 @@ def row(
     speed: str,
     eta: int | None,
     connections: int,
-    bar: str = "━─",
+    bar: str = _BAR,
     color: bool = False,
 ) -> str:
     """
@@ -341,7 +352,7 @@ def row(
         speed: A rate, or what is being done instead.
         eta: Seconds left, None while unknown.
         connections: That are open.
-        bar: The characters of a bar: done, to do.
+        bar: The characters for done, to do, and left out.
         color: Whether to colour the bar.
     """
     room = max(_MIN_COLUMNS, columns - 1)
@@ -355,17 +366,17 @@ def row(
         f"{connections}x" if connections else "",
     ]
     widths = [4, 12, 8, 17, 4]
-    while len(figures) > 1 and sum(widths) + len(widths) > room - 12:
+    while len(figures) > 2 and room - sum(widths) - len(widths) < _BAR_FROM_COLUMNS:
         figures.pop()
         widths.pop()
     tail = "".join(f" {f:>{w}}" for f, w in zip(figures, widths, strict=True))
     rest = room - len(tail)
     if rest < _BAR_FROM_COLUMNS:
-        return _padded(name, rest) + tail
+        return _padded(name, rest, bar[2]) + tail
     name_columns = min(_MAX_NAME_COLUMNS, rest // 2)
     bar_columns = min(_MAX_BAR_COLUMNS, rest - name_columns - 1)
     drawn = _bar(share, bar_columns, bar, color=color)
-    return f"{_padded(name, name_columns)} {drawn}{tail}"
+    return f"{_padded(name, name_columns, bar[2])} {drawn}{tail}"
 
 
 def _bar(share: float | None, columns: int, bar: str, *, color: bool) -> str:
@@ -384,13 +395,14 @@ def _clock(seconds: int) -> str:
     return f"{rest // 60}:{rest % 60:02}"
 
 
-def shortened(text: str, columns: int) -> str:
+def shortened(text: str, columns: int, ellipsis: str = _BAR[2]) -> str:
     """
     Cut the middle out of a text that is too wide.
 
     Args:
         text: Its end is kept, as it tells the files of a set apart.
         columns: Of the terminal; a CJK character takes two.
+        ellipsis: One column, in place of the middle.
     """
     if _columns(text) <= columns:
         return text
@@ -407,12 +419,12 @@ def shortened(text: str, columns: int) -> str:
             head, front = head + character, front + 1
         else:
             tail, back = character + tail, back - 1
-    return f"{head}…{tail}"
+    return f"{head}{ellipsis}{tail}"
 
 
-def _padded(text: str, columns: int) -> str:
+def _padded(text: str, columns: int, ellipsis: str) -> str:
     text = "".join(c if c.isprintable() else " " for c in text)
-    cut = shortened(text, columns)
+    cut = shortened(text, columns, ellipsis)
     return cut + " " * (columns - _columns(cut))
 
 
