@@ -1,0 +1,166 @@
+"""`segdl bench` and `segdl serve`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+
+import pytest
+from conftest import Program
+
+from segdl import bench
+from segdl.errors import IntegrityError, SegdlError
+from segdl.testing import Origin
+
+MIB = 1 << 20
+
+
+def test_bench_prints_a_table_and_writes_json(program: Program, tmp_path: Path) -> None:
+    """Both scenarios, one plain stream beside each variant, and nothing left behind."""
+    place = tmp_path / "place"
+    place.mkdir()
+    ran = program(
+        *("bench", "--size", "2M", "--rate", "8M", "--repeat", "1", "-q"),
+        *("--connections", "1,2", "--processes", "1", "--json", "out.json"),
+        *("--dir", "place"),
+    )
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.count("one stream") == 2
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert [scenario["rate"] for scenario in document["scenarios"]] == [8 * MIB, None]
+    expected = bench.blob_digest(2 * MIB)
+    for scenario in document["scenarios"]:
+        results = scenario["results"]
+        assert [result["plain"] for result in results] == [True, False, False]
+        assert [result["connections"] for result in results[1:]] == [1, 2]
+        for result in results:
+            assert [run["sha256"] for run in result["runs"]] == [expected]
+            assert result["seconds"] > 0
+    assert os.listdir(place) == []
+
+
+def test_bench_measures_another_server(program: Program, segdl_origin: Origin) -> None:
+    """A URL is fetched instead; its query is not shown."""
+    url = segdl_origin.blob_url(1, MIB, "a.bin", etag="strong")
+    ran = program("bench", url, "--repeat", "2", "-q")
+    assert (ran.code, ran.err) == (0, "")
+    assert "?..." in ran.out
+    assert "etag" not in ran.out
+    assert "medians of 2 runs" in ran.out
+
+
+def test_bench_tells_a_failure(program: Program, segdl_origin: Origin) -> None:
+    """A server that refuses ends the measurement, with the tool's own reason."""
+    ran = program("bench", f"{segdl_origin.url}/status/404?token=s3cret", "-q")
+    assert (ran.code, ran.out) == (1, "")
+    assert "404" in ran.err
+    assert "s3cret" not in ran.err
+
+
+def test_a_wrong_file_is_no_measurement(segdl_origin: Origin, tmp_path: Path) -> None:
+    """Every file is compared; speed without the right bytes counts for nothing."""
+    variants = [bench.Variant(name="plain", plain=True)]
+    url = segdl_origin.blob_url(2, MIB)
+    with pytest.raises(IntegrityError):
+        bench.compare(url, str(tmp_path), variants, expected=bench.blob_digest(MIB))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("tool", ["curl", "urllib"])
+def test_a_plain_stream_is_one_connection(
+    segdl_origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
+) -> None:
+    """curl or urllib: one request, without ranges, the whole file."""
+    if tool == "urllib":
+        monkeypatch.setattr(bench, "plain_tool", lambda: "urllib")
+    elif bench.plain_tool() != "curl":
+        pytest.skip("curl is not installed")
+    seen: list[int] = []
+    url = segdl_origin.blob_url(1, MIB, rate="4M")
+    path = str(tmp_path / "a")
+    measured = bench.plain_stream(url, path, lambda done, _: seen.append(done))
+    assert measured.sha256 == segdl_origin.blob(1, MIB).digest("sha256")
+    (entry,) = segdl_origin.log.entries
+    assert (entry.status, entry.range) == (200, None)
+    assert seen == sorted(seen)
+    with pytest.raises(SegdlError):
+        bench.plain_stream(f"{segdl_origin.url}/status/404", path)
+
+
+def test_the_demo_shows_both_and_proves_both(program: Program) -> None:
+    """Two rates, a factor, and the one digest of three files."""
+    ran = program("bench", "--demo", "--size", "4M", "--rate", "8M")
+    assert (ran.code, ran.err) == (0, "")
+    assert "one stream" in ran.out
+    assert "times as fast" in ran.out
+    assert bench.blob_digest(4 * MIB) in ran.out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)]
+)
+def test_an_interrupted_bench_leaves_nothing(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    """The origin and the files go with it."""
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "segdl", "bench", "--rate", "1M", "--size", "64M"),
+            *("--dir", str(tmp_path)),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        assert "run 1 of 3" in process.stderr.readline()
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, err) == (code, "segdl: interrupted\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_plot_needs_matplotlib_before_it_measures(
+    inside: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be drawn is not measured."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    ran = inside("bench", "--plot", "a.png")
+    assert (ran.code, ran.out) == (2, "")
+    assert "pip install matplotlib" in ran.err
+
+
+def test_a_directory_that_cannot_be_used_is_told(inside: Program) -> None:
+    """--dir must exist."""
+    ran = inside("bench", "--dir", os.path.join(tempfile.gettempdir(), "no", "where"))
+    assert (ran.code, ran.out) == (5, "")
+
+
+def test_serve_answers_until_it_is_stopped(tmp_path: Path) -> None:
+    """The first line begins with the URL; SIGTERM ends it with 0."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "segdl", "serve", "--rate", "1M"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[0]
+        with urllib.request.urlopen(f"{url}/b/1/10") as answer:
+            assert len(answer.read()) == 10
+        process.terminate()
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0
