@@ -162,19 +162,22 @@ def require_space(path: str, needed_bytes: int) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end the program as Ctrl-C does: with everything cleaned up."""
+    """Let SIGTERM and SIGHUP end the program as Ctrl-C does: with a clean-up."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's
-        raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _embedded(

@@ -97,7 +97,11 @@ class _Download:
 
 def _entries(args: argparse.Namespace) -> list[Entry]:
     """Put together what is asked for."""
-    entries = [Entry(url=url) for url in args.urls]
+    several = len(args.urls) > 1
+    entries = [
+        Entry(url=url, place=f"URL {number}" if several else "")
+        for number, url in enumerate(args.urls, 1)
+    ]
     for option, value in (
         ("--output", args.output),
         ("--checksum", args.checksum),

@@ -37,7 +37,8 @@ class Entry:
         name: To save as, None for the server's.
         checksum: Expected digest.
         headers: Request headers, as (name, value).
-        place: "FILE:LINE" of the URL, for messages; empty for the command line.
+        place: Where the URL stands, for messages: "FILE:LINE", or "URL 2"; empty for
+            the only one of the command line.
     """
 
     url: str

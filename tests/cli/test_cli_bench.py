@@ -102,11 +102,17 @@ def test_the_demo_shows_both_and_proves_both(program: Program) -> None:
     assert bench.blob_digest(4 * MIB) in ran.out
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)]
+    ("number", "code", "message"),
+    [
+        (signal.SIGINT, 130, "segdl: interrupted\n"),
+        (signal.SIGTERM, 143, ""),
+        (signal.SIGHUP, 129, ""),
+    ],
 )
 def test_an_interrupted_bench_leaves_nothing(
-    tmp_path: Path, number: int, code: int
+    tmp_path: Path, number: int, code: int, message: str
 ) -> None:
     """The origin and the files go with it."""
     process = subprocess.Popen(
@@ -125,7 +131,7 @@ def test_an_interrupted_bench_leaves_nothing(
     finally:
         process.kill()
         process.wait()
-    assert (process.returncode, err) == (code, "segdl: interrupted\n")
+    assert (process.returncode, err) == (code, message)
     assert os.listdir(tmp_path) == []
 
 

@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segdl import DownloadTask
+from segdl.cli import display
 from segdl.cli.bench import table
+from segdl.cli.console import Console
 from segdl.cli.display import row, shortened
 from segdl.cli.inspect import DONE, MISSING, PARTLY, cells
 from segdl.cli.units import amount_text, bytes_text, seconds_text
@@ -175,4 +178,29 @@ def test_a_table_compares_with_its_first_row() -> None:
     assert [line.split() for line in lines[1:]] == [
         ["plain", "4.00", "256.0", "KiB/s", "0.50", "1.0x", "same"],
         ["segdl", "1.00", "1.0", "MiB/s", "0.50", "4.0x", "same"],
+    ]
+
+
+def test_off_a_terminal_there_is_a_line_every_ten_seconds_and_one_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log gets few lines; a task that waits for a slot gets none."""
+    now = [100.0]
+    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
+    shown = display.choose_display(Console(), count=2)
+    task = DownloadTask("http://h/a.bin", ".", "a.bin")
+    waiting = DownloadTask("http://h/b.bin", ".", "b.bin")
+    task._set_status("downloading")
+    task._phase = "transferring"
+    task._downloaded, task._total, task._progress = 5 * MIB, 20 * MIB, 0.25
+    task._speed, task._eta = float(MIB), 15
+    for _ in range(250):
+        shown.update([task, waiting])
+        now[0] += 0.1
+    task._set_status("completed")
+    shown.ended(task)
+    assert capsys.readouterr().err.splitlines() == [
+        "a.bin: 5.0/20.0 MiB (25%), 1.0 MiB/s, 15 s left",
+        "a.bin: 5.0/20.0 MiB (25%), 1.0 MiB/s, 15 s left",
+        "a.bin: 20.0 MiB in 25 s, 819.2 KiB/s",
     ]

@@ -47,6 +47,7 @@ def blocks(path: Path) -> int:
     return path.stat().st_blocks if path.exists() else 0
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize(
     ("number", "code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
@@ -80,3 +81,23 @@ def test_a_signal_stops_and_the_same_call_goes_on(
     segdl_origin.log.settle()
     # What the origin counts includes what its sockets still held at the stop.
     assert segdl_origin.log.bytes_sent() <= SIZE + 2 * (4 * MIB)
+
+
+def test_a_signal_that_was_ignored_stays_so(
+    segdl_origin: Origin, tmp_path: Path
+) -> None:
+    """Under nohup a closed terminal does not end the download."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        url = segdl_origin.blob_url(1, 4 * MIB, "a.bin", rate="8M")
+        process = start("get", url, "-x", "1", cwd=tmp_path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        wait_until(lambda: blocks(tmp_path / "a.bin.part") > 0)
+        process.send_signal(signal.SIGHUP)
+        out, _ = process.communicate(timeout=DEADLINE_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out) == (0, f"{tmp_path / 'a.bin'}\n")

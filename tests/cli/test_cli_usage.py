@@ -116,7 +116,7 @@ def test_a_url_that_cannot_work_is_refused(inside: Program, url: str) -> None:
     """A URL is refused before any I/O, and its secrets are not repeated."""
     ran = inside("get", "http://127.0.0.1:9/first", url)
     assert (ran.code, ran.out) == (2, "")
-    assert ran.err.startswith("segdl: ")
+    assert ran.err.startswith("segdl: URL 2: ")
     assert ran.err.count("\n") == 1
     assert "s3cret@" not in ran.err
     assert "token=s3cret" not in ran.err
