@@ -28,7 +28,7 @@ MIB = 1 << 20
 
 PROGRAMS = ("poll", "callbacks", "batch", "pause_resume")
 START_METHODS = ("spawn", "fork", "forkserver")
-HOSTED = ("thread", "daemonic", "executor")
+HOSTED = ("console", "thread", "daemonic", "executor")
 WAYS = ("script", "stdin", "-c", "-m", *START_METHODS, *HOSTED)
 VERSIONS = ("3.10", "3.11", "3.12", "3.13")
 OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
