@@ -122,9 +122,10 @@ class Job:
 
     def discard(self) -> None:
         """End, and remove part and manifest."""
-        if self._store is not None and not self._offloaded:
-            self._store.discard()
-        self._end(Outcome(kind="discarded"))
+        if self.outcome is None:
+            if self._store is not None and not self._offloaded:
+                self._store.discard()
+            self._end(Outcome(kind="discarded"))
 
     def fail(self, error: SegdlError) -> None:
         """End with an error; what is there stays resumable."""

@@ -68,7 +68,7 @@ class Lane:
 
     Attributes:
         begin: First byte asked for.
-        url: What it asks.
+        url: What it asks, or where that led.
         follow: Whether it follows redirects, and tells where they led.
         round: The round of attempts it belongs to.
         held: Whether it waits for `Accept`.
@@ -265,7 +265,7 @@ class Lanes:
         lane = self._lanes.get(answer.lane)
         if lane is None or self._stopping or not lane.follow:
             return
-        self.effective_url = answer.url
+        self.effective_url = lane.url = answer.url
         if lane.held:
             self._owner.probe_answered(answer)
         else:

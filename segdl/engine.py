@@ -403,6 +403,9 @@ class DownloadEngine:
         self._reported.pop(task.id, None)
         if self._ending.get(task.id) is job:
             del self._ending[task.id]
+            assert job.outcome is not None
+            if task.status == CANCELLED and job.outcome.kind != "discarded":
+                self._discard_files(task)  # it had stopped before it heard of that
             if task.id in self._running:
                 self._start(task)
         if self._running.get(task.id) is job:

@@ -115,15 +115,18 @@ class _Endings:
     """When tasks began, for the line at the end of each."""
 
     def __init__(self) -> None:
-        self._created = time.monotonic()
+        self._looked = time.monotonic()
         self._began: dict[str, float] = {}
 
-    def see(self, task: DownloadTask) -> None:
-        if task.status == DOWNLOADING:
-            self._began.setdefault(task.id, time.monotonic())
+    def look(self, active: Sequence[DownloadTask]) -> None:
+        """Note which tasks are downloading now."""
+        self._looked = time.monotonic()
+        for task in active:
+            self._began.setdefault(task.id, self._looked)
 
     def line(self, task: DownloadTask) -> str:
-        seconds = time.monotonic() - self._began.pop(task.id, self._created)
+        # One that was never seen began after the last look.
+        seconds = time.monotonic() - self._began.pop(task.id, self._looked)
         size, fetched = task.total_size, task.total_size - task.resumed_size
         if fetched <= 0 < size:
             text = f"{bytes_text(size)}, complete already"
@@ -150,12 +153,10 @@ class _PlainDisplay:
         due = now >= self._next
         if due:
             self._next = now + PLAIN_SECONDS
-        for task in tasks:
-            if task.status != DOWNLOADING:
-                continue
-            self._endings.see(task)
-            if due:
-                self._console.note(plain_line(task))
+        active = [task for task in tasks if task.status == DOWNLOADING]
+        self._endings.look(active)
+        for task in active if due else ():
+            self._console.note(plain_line(task))
 
     def ended(self, task: DownloadTask) -> None:
         self._console.note(self._endings.line(task))
@@ -193,8 +194,7 @@ class _LiveDisplay:
 
     def update(self, tasks: Sequence[DownloadTask]) -> None:
         active = [task for task in tasks if task.status == DOWNLOADING]
-        for task in active:
-            self._endings.see(task)
+        self._endings.look(active)
         columns, lines = _terminal_size(self._terminal)
         room = max(1, lines - 2)
         rows = [self._task_row(task, columns) for task in active[:room]]

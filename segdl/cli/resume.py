@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from segdl._store import url_digest
 from segdl.cli.arguments import add_engine_options, add_output_options, engine_config
 from segdl.cli.session import run_tasks
+from segdl.cli.sidecar import Sidecar
 from segdl.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Go on; give the exit code."""
-    from segdl.cli.sidecar import Sidecar
-
     config = engine_config(args)
     # Looked at before anything starts: a wrong path refuses the whole call.
     places = [
@@ -68,7 +67,3 @@ def _resume_one(engine: DownloadEngine, sidecar: Sidecar) -> DownloadTask:
     return engine.download(
         header.url, sidecar.directory, header.name, checksum=header.digest
     )
-
-
-if TYPE_CHECKING:
-    from segdl.cli.sidecar import Sidecar
