@@ -20,6 +20,7 @@ from bench import memory, small, tasks, throughput
 from bench._content import GIB, MIB, parse_size, show_size, work_directory
 from bench._machine import describe
 from bench._report import Section, save
+from bench._server import NotInstalled
 from bench._settings import Settings
 
 SCENARIOS: dict[str, Callable[[Settings], Section]] = {
@@ -62,7 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in names:
             begin = time.monotonic()
             settings.say(f"{name} ...")
-            sections[name] = SCENARIOS[name](settings)
+            try:
+                sections[name] = SCENARIOS[name](settings)
+            except NotInstalled as error:
+                sections[name] = Section(title=f"{name}: left out", notes=[str(error)])
             settings.say(f"{name} took {time.monotonic() - begin:.0f} s")
             print(sections[name].markdown(), flush=True)
     path = save(machine, sections, args.json)

@@ -56,6 +56,10 @@ http {{
 """
 
 
+class NotInstalled(Exception):
+    """A program that is needed is missing; the message names it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """
@@ -78,11 +82,12 @@ def make_certificate(directory: Path) -> Certificate:
         directory: Where the two files go.
 
     Raises:
-        RuntimeError: There is no openssl, or it failed.
+        NotInstalled: There is no openssl.
+        RuntimeError: It failed.
     """
     made = Certificate(certificate=directory / "cert.pem", key=directory / "key.pem")
     if shutil.which("openssl") is None:
-        raise RuntimeError("openssl is not installed; it makes the certificate")
+        raise NotInstalled("openssl is not installed; it makes the certificate")
     command = [
         *("openssl", "req", "-x509", "-newkey", "ec"),
         *("-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "7"),
@@ -114,7 +119,8 @@ class Nginx:
         extra: Lines for the server block, such as "limit_rate 4m;".
 
     Raises:
-        RuntimeError: nginx or openssl is missing, or nginx did not start.
+        NotInstalled: nginx or openssl is missing.
+        RuntimeError: nginx did not start.
     """
 
     def __init__(
@@ -166,7 +172,7 @@ class Nginx:
     def _start(self) -> None:
         program = find_nginx()
         if program is None:
-            raise RuntimeError("nginx is not installed; it is the origin")
+            raise NotInstalled("nginx is not installed; it is the origin")
         # A port can be taken between its choice and nginx's bind: then again.
         for _ in range(3):
             self.http_port, self.https_port = _free_ports(2)
