@@ -309,6 +309,23 @@ def test_two_urls_with_one_name_are_not_both_done(
     assert len(ran.out.splitlines()) == 1
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="the engine does not rename past a name that a running download has",
+)
+def test_two_urls_with_one_name_are_both_kept_by_rename(
+    program: Program, segdl_origin: Origin
+) -> None:
+    """--on-exists rename keeps two files apart that come down at the same time."""
+    segdl_origin.rate = MIB
+    urls = [segdl_origin.blob_url(seed, SIZE, "a.bin") for seed in (1, 2)]
+    ran = program("get", *urls, "--on-exists", "rename", "--no-progress")
+    assert (ran.code, ran.err) == (0, "")
+    contents = [Path(line).read_bytes() for line in ran.out.splitlines()]
+    expected = [segdl_origin.blob(seed, SIZE).read() for seed in (1, 2)]
+    assert sorted(contents) == sorted(expected)
+
+
 def test_a_reader_that_goes_away_ends_in_no_traceback(
     segdl_origin: Origin, tmp_path: Path
 ) -> None:
