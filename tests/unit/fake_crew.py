@@ -32,8 +32,8 @@ class FakeCrew:
         self.over: list[Any] = []
         self.waiting: deque[tuple[Callable[[], Any], Done]] = deque()
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
+        self.results: deque[Callable[[], None]] = deque()
         self._numbers = count(1)
-        self._results: deque[Callable[[], None]] = deque()
 
     # --- the face of the scheduler ----------------------------------------------------
 
@@ -89,18 +89,25 @@ class FakeCrew:
             result = work()
         except SegdlError as exc:
             error = exc
-        self._results.append(lambda: done(result, error))
+        self.results.append(lambda: done(result, error))
 
     def deliver(self) -> None:
         """Tell the first result."""
-        self._results.popleft()()
+        self.results.popleft()()
+
+    def step(self) -> bool:
+        """Tell a result, of new work if there is none; False when there is neither."""
+        if self.waiting and not self.results:
+            self.work()
+        if self.results:
+            self.deliver()
+            return True
+        return False
 
     def settle(self) -> None:
         """Do all offloaded work and tell the results."""
-        while self.waiting or self._results:
-            if not self._results:
-                self.work()
-            self.deliver()
+        while self.step():
+            pass
 
     def messages(self, lane: int) -> list[Message]:
         """Give what was sent to a lane."""

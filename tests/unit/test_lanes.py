@@ -1,0 +1,1064 @@
+"""Lanes: who fetches what, and what follows when one fails; on a fake scheduler."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from fake_crew import FakeCrew
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segdl._headers import EntityTag, Validator
+from segdl._lanes import FIRST_BYTES, MIN_LANE_BYTES, Lanes
+from segdl._manifest import Piece
+from segdl._messages import (
+    Accept,
+    Answered,
+    Ended,
+    Fetch,
+    PartRef,
+    Split,
+    Stop,
+    failure_to_json,
+)
+from segdl._plan import MIB, Plan
+from segdl._ranges import ByteRange
+from segdl._request import Request
+from segdl._retry import Action
+from segdl.config import EngineConfig
+from segdl.errors import (
+    ConnectError,
+    IncompleteTransfer,
+    ProtocolError,
+    RepresentationChanged,
+    SegdlError,
+    StallError,
+    StatusError,
+    StorageError,
+    WorkerError,
+)
+
+URL = "https://example.org/a.bin"
+MIRROR = "https://mirror.example.net/a.bin"
+SIGNED = "https://cdn.example.com/a.bin?signature=s3cret"
+PART = PartRef("/nowhere/a.bin.part", 1, 2, False, MIB)
+VALIDATOR = Validator(etag=EntityTag("v1", weak=False))
+SUM = "0" * 16
+RETRY_SECONDS = 4.0
+# With a random number of 0, half of the delay is waited: 2 s, 4 s, 8 s.
+FIRST_DELAY = 2.0
+
+EXPIRED = StatusError("the origin answered 403", status=403)
+BUSY = StatusError("the origin answered 503", status=503)
+BROKEN = IncompleteTransfer("the connection ended early")
+LOST = WorkerError("a transfer worker ended unexpectedly")
+
+
+class Owner:
+    """A job that only writes down what its lanes tell it."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def probe_answered(self, answer: Answered) -> None:
+        self.told.append(("probe_answered", answer))
+
+    def pieces_written(self, pieces: list[Piece]) -> None:
+        self.told.append(("pieces_written", pieces))
+
+    def all_written(self, end: int) -> None:
+        self.told.append(("all_written", end))
+
+    def lanes_gone(self) -> None:
+        self.told.append(("lanes_gone",))
+
+    def source_failed(self, error: SegdlError, action: Action) -> None:
+        self.told.append(("source_failed", str(error), action))
+
+    def stream_broke(self, error: SegdlError) -> None:
+        self.told.append(("stream_broke", str(error)))
+
+    def probe_again(self) -> None:
+        self.told.append(("probe_again",))
+
+    def names(self) -> list[str]:
+        """Give what was told, without pieces."""
+        return [told[0] for told in self.told if told[0] != "pieces_written"]
+
+
+class Stage:
+    """Lanes, with the test as their job, scheduler and workers."""
+
+    def __init__(
+        self,
+        *,
+        connections: int | str = "auto",
+        retry_times: int = 3,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        self.crew = FakeCrew()
+        self.owner = Owner()
+        request = Request(
+            urls=(URL, MIRROR),
+            headers=headers or {},
+            directory="/nowhere",
+            filename=None,
+            digest=None,
+            on_exists="reuse",
+            connections=connections,
+        )
+        config = EngineConfig(retry_times=retry_times, retry_delay=RETRY_SECONDS)
+        self.split_answers: dict[int, int] = {}
+        self.lanes = Lanes(self.owner, request, config, self.crew)  # type: ignore[arg-type]  # as much of a job as lanes need
+
+    # --- orders -----------------------------------------------------------------------
+
+    def probe(self) -> int:
+        """Open the probe, and give its number."""
+        self.lanes.open_probe(None, complete=None, validator=None, if_range=None)
+        return self.crew.fetches[-1].lane
+
+    def begin(self, size: int, *, url: str = URL, piece: int = MIB) -> list[int]:
+        """Have the probe answered and accepted; give the numbers of all lanes."""
+        self.answer(self.probe(), url=url)
+        self.lanes.begin(Plan(size, piece), PART, VALIDATOR)
+        return self.numbers()
+
+    # --- workers ----------------------------------------------------------------------
+
+    def answer(self, lane: int, *, url: str = URL) -> Answered:
+        """Have a lane's answer come."""
+        answer = Answered(
+            lane, url, True, None, VALIDATOR.to_json(), None, [], True, True
+        )
+        self.lanes.on_answered(answer)
+        return answer
+
+    def receive(self, lane: int, count: int) -> None:
+        """Have a lane receive bytes that are not written yet."""
+        segment = self.segments[lane]
+        position = min(segment.position + count, segment.end)
+        self.lanes.on_progress(lane, position, position - self.opened(lane))
+
+    def write(self, lane: int, count: int) -> None:
+        """Have a lane receive and record its next bytes."""
+        begin = self.segments[lane].begin
+        self.lanes.on_pieces([(lane, begin, count, SUM)])
+        self.lanes.on_progress(
+            lane, begin + count, max(0, begin + count - self.opened(lane))
+        )
+
+    def finish(self, lane: int) -> None:
+        """Have a lane fetch the rest of its segment, and end."""
+        segment = self.segments[lane]
+        end, rest = segment.end, segment.end - segment.begin
+        if rest:
+            self.lanes.on_pieces([(lane, segment.begin, rest, SUM)])
+        self.lanes.on_ended(Ended(lane, end, end - self.opened(lane), None))
+
+    def fail(self, lane: int, error: SegdlError) -> None:
+        """Have a lane fail, with what it has received so far."""
+        begin = self.opened(lane)
+        segment = self.lanes.plan and self.segments.get(lane)
+        position = segment.position if segment else begin
+        row = failure_to_json(error)
+        self.lanes.on_ended(Ended(lane, position, position - begin, row))
+
+    def share(self) -> None:
+        """Answer all that lanes were told to share, until none is told any more."""
+        while splitting := [n for n in self.numbers() if self.is_asked_to_split(n)]:
+            for lane in splitting:
+                segment = self.segments[lane]
+                self.split_answers[lane] = self.split_answers.get(lane, 0) + 1
+                middle = segment.position + segment.remaining_bytes // 2
+                self.lanes.on_shrunk(lane, middle)
+
+    def is_asked_to_split(self, lane: int) -> bool:
+        """Tell whether a lane was told to share what it has, and has not answered."""
+        asked = self.crew.messages(lane).count(Split(lane))
+        return asked > self.split_answers.get(lane, 0)
+
+    # --- what is there ----------------------------------------------------------------
+
+    @property
+    def segments(self) -> dict[int, Any]:
+        """What lanes are fetching."""
+        assert self.lanes.plan is not None
+        return self.lanes.plan.segments
+
+    def numbers(self) -> list[int]:
+        """Give the numbers of the lanes that fetch."""
+        return sorted(self.segments)
+
+    def fetch_of(self, lane: int) -> Fetch:
+        """Give the request of a lane."""
+        return next(f for f in self.crew.fetches if f.lane == lane)
+
+    def opened(self, lane: int) -> int:
+        """Give the first byte a lane asked for."""
+        return self.fetch_of(lane).begin
+
+    def new_lanes(self, before: list[int]) -> list[int]:
+        """Give the lanes that were not there before."""
+        return [lane for lane in self.numbers() if lane not in before]
+
+
+# --- the probe ------------------------------------------------------------------------
+
+
+def test_the_first_request() -> None:
+    """The first request asks for the first bytes, follows redirects, and is held."""
+    stage = Stage(headers={"Authorization": "Bearer t"})
+    lane = stage.probe()
+    assert stage.crew.fetches == [
+        Fetch(
+            lane=lane,
+            url=URL,
+            headers={"Authorization": "Bearer t"},
+            begin=0,
+            end=FIRST_BYTES,
+            ranged=True,
+            follow=True,
+            hold=True,
+            complete=None,
+            validator=None,
+            if_range=None,
+            part=None,
+        )
+    ]
+    assert len(stage.lanes) == 1
+
+
+def test_the_first_request_of_a_resume() -> None:
+    """A resume asks for what is missing, of the representation it knows."""
+    stage = Stage()
+    stage.lanes.open_probe(
+        ByteRange(5 * MIB, 6 * MIB), complete=9 * MIB, validator=VALIDATOR, if_range="x"
+    )
+    fetch = stage.crew.fetches[0]
+    assert (fetch.begin, fetch.end, fetch.complete) == (5 * MIB, 6 * MIB, 9 * MIB)
+    assert (fetch.validator, fetch.if_range) == (VALIDATOR.to_json(), "x")
+
+
+def test_the_first_request_without_ranges() -> None:
+    """In whole mode all is asked for, from byte 0 and without a Range."""
+    stage = Stage()
+    stage.lanes.whole = True
+    stage.lanes.open_probe(
+        ByteRange(5, 6), complete=None, validator=None, if_range=None
+    )
+    fetch = stage.crew.fetches[0]
+    assert (fetch.ranged, fetch.begin) == (False, 0)
+    assert fetch.end > 2**60
+
+
+def test_the_answer_of_the_probe_goes_to_the_job() -> None:
+    """The job decides about the first answer; nothing is fetched until it has."""
+    stage = Stage()
+    answer = stage.answer(stage.probe(), url=SIGNED)
+    assert stage.owner.told == [("probe_answered", answer)]
+    assert stage.lanes.effective_url == SIGNED
+    assert (len(stage.crew.fetches), stage.crew.sent) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("size", "end"), [(5 * MIB, None), (1000 * MIB, FIRST_BYTES), (100, 100)]
+)
+def test_the_probe_goes_on_as_a_lane(size: int, end: int | None) -> None:
+    """The probe's connection fetches its share, but no more than it asked for."""
+    stage = Stage(connections=2)
+    probe = stage.begin(size)[0]
+    assert end is None or stage.segments[probe].end == end
+    assert stage.crew.messages(probe) == [
+        Accept(probe, PART, stage.segments[probe].end)
+    ]
+
+
+def test_a_probe_for_bytes_that_are_not_missing() -> None:
+    """A probe whose first byte is there already is stopped, others fetch the rest."""
+    stage = Stage(connections=1)
+    probe = stage.probe()
+    stage.answer(probe)
+    plan = Plan(8 * MIB, MIB, [ByteRange(0, 2 * MIB)])
+    stage.lanes.begin(plan, PART, VALIDATOR)
+    assert stage.crew.messages(probe) == [Stop(probe)]
+    assert stage.numbers() == []
+    stage.lanes.on_ended(Ended(probe, 0, 0, None))
+    (lane,) = stage.numbers()
+    assert stage.fetch_of(lane).begin == 2 * MIB
+
+
+def test_a_plan_that_is_finished() -> None:
+    """With nothing missing, all is written once the probe has stopped."""
+    stage = Stage()
+    probe = stage.probe()
+    stage.answer(probe)
+    stage.lanes.begin(Plan(0, MIB), PART, VALIDATOR)
+    assert stage.crew.messages(probe) == [Stop(probe)]
+    assert stage.owner.names() == ["probe_answered"]
+    stage.lanes.on_ended(Ended(probe, 0, 0, None))
+    assert stage.owner.told[-1] == ("all_written", 0)
+
+
+def test_an_answer_without_a_length() -> None:
+    """Without a length one lane takes all there is, and its end is the file's."""
+    stage = Stage()
+    stage.lanes.whole = True
+    probe = stage.probe()
+    stage.answer(probe)
+    stage.lanes.begin(None, PART, VALIDATOR)
+    assert stage.crew.messages(probe) == [Accept(probe, PART, None)]
+    stage.lanes.on_pieces([(probe, 0, MIB, SUM)])
+    stage.lanes.on_progress(probe, MIB, MIB)
+    stage.lanes.on_ended(Ended(probe, MIB + 5, MIB + 5, None))
+    assert stage.owner.told[1:] == [("all_written", MIB + 5)]
+    assert len(stage.crew.fetches) == 1
+    assert stage.lanes.received_bytes == MIB + 5
+
+
+@pytest.mark.parametrize("error", [BROKEN, LOST])
+def test_a_probe_that_dies_while_the_file_is_prepared(error: SegdlError) -> None:
+    """A probe that breaks after its answer costs nothing: its bytes are asked again."""
+    stage = Stage(retry_times=0)
+    probe = stage.probe()
+    stage.answer(probe)
+    stage.fail(probe, error)
+    stage.lanes.begin(Plan(MIB, MIB), PART, VALIDATOR)
+    (lane,) = stage.numbers()
+    assert (stage.fetch_of(lane).begin, stage.fetch_of(lane).hold) == (0, False)
+    assert stage.owner.names() == ["probe_answered"]
+
+
+def test_a_stream_that_dies_while_the_file_is_prepared() -> None:
+    """Without a length there is nothing to ask for again: the stream has broken."""
+    stage = Stage()
+    stage.lanes.whole = True
+    probe = stage.probe()
+    stage.answer(probe)
+    stage.fail(probe, BROKEN)
+    stage.lanes.begin(None, PART, VALIDATOR)
+    assert stage.owner.names() == ["probe_answered", "stream_broke"]
+
+
+@pytest.mark.parametrize(
+    "error", [BROKEN, BUSY, ConnectError("refused"), StallError("stalled"), LOST]
+)
+def test_a_probe_that_fails_is_sent_again(error: SegdlError) -> None:
+    """A probe without an answer is sent again after its delay, by the job."""
+    stage = Stage()
+    stage.fail(stage.probe(), error)
+    assert stage.owner.names() == []
+    stage.crew.pass_time(FIRST_DELAY)
+    assert stage.owner.names() == ["probe_again"]
+    assert stage.crew.timers == []
+
+
+def test_a_probe_that_always_fails() -> None:
+    """After the first attempt and the retries the source has failed."""
+    stage = Stage(retry_times=2)
+    for _ in range(2):
+        stage.fail(stage.probe(), ConnectError("refused"))
+        stage.crew.pass_time(60)
+    stage.fail(stage.probe(), ConnectError("refused"))
+    assert stage.owner.names() == ["probe_again"] * 2 + ["source_failed"]
+    assert stage.owner.told[-1] == ("source_failed", "refused", Action.FATAL)
+    assert [(kind, f["attempt"], f["delay"]) for kind, f in stage.crew.events] == [
+        ("retry", 1, 2.0),
+        ("retry", 2, 4.0),
+    ]
+    assert stage.crew.timers == []
+
+
+def test_a_probe_that_cannot_succeed() -> None:
+    """A 404 fails at once."""
+    stage = Stage()
+    stage.fail(stage.probe(), StatusError("404", status=404))
+    assert stage.owner.told == [("source_failed", "404", Action.FATAL)]
+
+
+def test_retry_after_is_waited_for() -> None:
+    """What the origin asks for counts more than the user's delay."""
+    stage = Stage()
+    busy = StatusError("503", status=503, retry_after_seconds=30.0)
+    stage.fail(stage.probe(), busy)
+    stage.crew.pass_time(29)
+    assert stage.owner.names() == []
+    stage.crew.pass_time(1)
+    assert stage.owner.names() == ["probe_again"]
+
+
+def test_a_delay_that_is_over_after_a_stop() -> None:
+    """After a stop no probe is sent, whatever was waiting."""
+    stage = Stage()
+    stage.fail(stage.probe(), BROKEN)
+    stage.lanes.stop()
+    stage.crew.pass_time(60)
+    assert stage.owner.names() == ["lanes_gone"]
+
+
+# --- sharing out ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("size", "connections", "lanes"),
+    [
+        (1000 * MIB, "auto", 16),
+        (1000 * MIB, 5, 5),
+        (1000 * MIB, 1, 1),
+        (5 * MIB, 16, 2),
+        (2 * MIN_LANE_BYTES - 1, 16, 1),
+        (1, 16, 1),
+    ],
+)
+def test_how_many_lanes(size: int, connections: int | str, lanes: int) -> None:
+    """As many lanes as allowed, each with enough to be worth its round trip."""
+    stage = Stage(connections=connections)
+    assert len(stage.begin(size)) == lanes
+    assert len(stage.lanes) == lanes
+
+
+def test_what_lanes_ask_for() -> None:
+    """Further lanes ask the effective URL, and expect the known representation."""
+    secret = {"Authorization": "Bearer t", "Accept": "*/*"}
+    stage = Stage(connections=2, headers=secret)
+    _, lane = stage.begin(40 * MIB, url=SIGNED)
+    segment = stage.segments[lane]
+    assert stage.fetch_of(lane) == Fetch(
+        lane=lane,
+        url=SIGNED,
+        headers={"Accept": "*/*"},
+        begin=segment.begin,
+        end=segment.end,
+        ranged=True,
+        follow=False,
+        hold=False,
+        complete=40 * MIB,
+        validator=VALIDATOR.to_json(),
+        if_range=None,
+        part=PART,
+    )
+
+
+def test_a_lane_that_ends_is_followed_by_another() -> None:
+    """What is missing is fetched by lanes that come after others, to the end."""
+    stage = Stage(connections=2)
+    stage.begin(200 * MIB)
+    for _ in range(50):
+        if not len(stage.lanes):
+            break
+        assert len(stage.lanes) <= 2
+        stage.finish(stage.numbers()[0])
+    assert stage.owner.told[-1] == ("all_written", 200 * MIB)
+    assert stage.owner.names().count("all_written") == 1
+    assert stage.lanes.received_bytes == 200 * MIB
+
+
+def test_pieces_go_to_the_job() -> None:
+    """Pieces are counted in the plan and told, without the lane."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(40 * MIB)
+    begin = stage.segments[second].begin
+    stage.lanes.on_pieces([(first, 0, MIB, "a" * 16), (second, begin, MIB, "b" * 16)])
+    assert stage.owner.told[-1] == (
+        "pieces_written",
+        [Piece(0, MIB, "a" * 16), Piece(begin, MIB, "b" * 16)],
+    )
+    assert stage.lanes.plan is not None
+    assert stage.lanes.plan.done_bytes == 2 * MIB
+
+
+def test_a_free_lane_shares_the_rest_of_another() -> None:
+    """When nothing is missing, what would finish last is split, each lane once."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(20 * MIB)
+    end = stage.segments[second].end
+    stage.finish(first)
+    assert stage.crew.messages(second) == [Split(second)]
+    stage.lanes.fill()
+    assert stage.crew.messages(second) == [Split(second)]
+    stage.lanes.on_shrunk(second, end - 4 * MIB)
+    (third,) = stage.new_lanes([second])
+    assert (stage.fetch_of(third).begin, stage.fetch_of(third).end) == (
+        end - 4 * MIB,
+        end,
+    )
+    assert stage.segments[second].end == end - 4 * MIB
+    stage.finish(second)
+    stage.finish(third)
+    assert stage.owner.told[-1] == ("all_written", 20 * MIB)
+
+
+def test_a_lane_that_would_not_be_split() -> None:
+    """A lane with too little left keeps it, and can be asked again."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(20 * MIB)
+    stage.finish(first)
+    stage.lanes.on_shrunk(second, stage.segments[second].end)
+    assert (stage.numbers(), len(stage.lanes)) == ([second], 1)
+    stage.lanes.fill()
+    assert stage.crew.messages(second) == [Split(second), Split(second)]
+
+
+def test_near_the_end_nothing_is_split() -> None:
+    """Rests too small for two are left to the lanes that have them."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(20 * MIB)
+    stage.receive(second, 10 * MIB - 100)
+    stage.finish(first)
+    assert stage.crew.messages(second) == []
+
+
+def test_whole_mode_has_one_lane() -> None:
+    """Without ranges nothing is shared, divided or split."""
+    stage = Stage()
+    stage.lanes.whole = True
+    (lane,) = stage.begin(100 * MIB)
+    assert stage.segments[lane].end == 100 * MIB
+    stage.write(lane, MIB)
+    stage.lanes.fill()
+    assert stage.crew.messages(lane) == [Accept(lane, PART, 100 * MIB)]
+    stage.finish(lane)
+    assert stage.owner.told[-1] == ("all_written", 100 * MIB)
+
+
+def test_rates() -> None:
+    """The job's rate is over all lanes, a lane's is in the plan."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(40 * MIB)
+    stage.receive(first, 1000)
+    stage.receive(second, 10)
+    stage.crew.pass_time(1.0)
+    stage.receive(first, 1000)
+    stage.receive(second, 10)
+    assert stage.lanes.meter.rate(stage.crew.now()) == pytest.approx(2020, rel=0.01)
+    assert stage.segments[first].bytes_per_second > (
+        10 * stage.segments[second].bytes_per_second
+    )
+
+
+# --- failures -------------------------------------------------------------------------
+
+
+def test_a_lane_that_broke_goes_on_at_its_offset() -> None:
+    """A lane that delivered and broke is followed soon, and costs no attempt."""
+    stage = Stage(connections=1, retry_times=0)
+    (lane,) = stage.begin(10 * MIB)
+    stage.write(lane, 3 * MIB)
+    stage.fail(lane, BROKEN)
+    assert stage.numbers() == []
+    stage.crew.pass_time(0.2)
+    (lane,) = stage.numbers()
+    assert stage.fetch_of(lane).begin == 3 * MIB
+    assert (stage.owner.names(), stage.crew.events) == (["probe_answered"], [])
+
+
+def test_bytes_received_but_not_recorded_are_asked_again() -> None:
+    """No byte counts before its record."""
+    stage = Stage(connections=1)
+    (lane,) = stage.begin(10 * MIB)
+    stage.write(lane, 3 * MIB)
+    stage.receive(lane, MIB)
+    stage.fail(lane, BROKEN)
+    stage.crew.pass_time(0.2)
+    (lane,) = stage.numbers()
+    assert stage.fetch_of(lane).begin == 3 * MIB
+
+
+def test_a_lost_worker() -> None:
+    """The lanes of a worker that died go on soon; it costs them no attempt."""
+    stage = Stage(connections=2, retry_times=0)
+    first, second = stage.begin(40 * MIB)
+    stage.write(first, MIB)
+    stage.lanes.on_lost(first, LOST)
+    stage.lanes.on_lost(second, LOST)
+    stage.crew.pass_time(0.2)
+    stage.share()
+    assert len(stage.numbers()) == 2
+    assert min(stage.opened(lane) for lane in stage.numbers()) == MIB
+    assert stage.crew.events == []
+
+
+def test_a_wave_of_failures_counts_once() -> None:
+    """All lanes of a server that restarts fail at the same time: one attempt."""
+    stage = Stage(connections=4, retry_times=1)
+    for lane in stage.begin(100 * MIB):
+        stage.fail(lane, StallError("stalled"))
+    assert stage.owner.names() == ["probe_answered"]
+    assert [fields["attempt"] for _, fields in stage.crew.events] == [1]
+    stage.crew.pass_time(FIRST_DELAY)
+    stage.share()
+    assert len(stage.numbers()) == 4
+    for lane in stage.numbers():
+        stage.fail(lane, StallError("stalled"))
+    assert stage.owner.told[-1] == ("source_failed", "stalled", Action.FATAL)
+    assert stage.owner.names().count("source_failed") == 1
+
+
+def test_a_late_failure_of_an_earlier_wave() -> None:
+    """A lane of an earlier wave that fails last of all is followed all the same."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(20 * MIB)
+    stage.fail(first, StallError("stalled"))
+    stage.crew.pass_time(FIRST_DELAY)
+    (third,) = stage.new_lanes([second])
+    stage.finish(third)
+    stage.fail(second, StallError("stalled"))
+    stage.crew.pass_time(60)
+    assert len(stage.lanes) > 0
+    for _ in range(10):
+        if len(stage.lanes):
+            stage.finish(stage.numbers()[0])
+    assert stage.owner.told[-1] == ("all_written", 20 * MIB)
+
+
+def test_nobody_asks_before_the_delay_is_over() -> None:
+    """While an attempt waits, lanes that end are not followed either."""
+    stage = Stage(connections=3)
+    first, second, third = stage.begin(300 * MIB)
+    stage.fail(first, StallError("stalled"))
+    stage.finish(second)
+    assert stage.numbers() == [third]
+    stage.crew.pass_time(FIRST_DELAY - 0.1)
+    assert stage.numbers() == [third]
+    stage.crew.pass_time(0.1)
+    assert len(stage.numbers()) == 3
+
+
+def test_progress_refills_the_budget() -> None:
+    """Attempts count anew after a byte of the present wave has come."""
+    stage = Stage(connections=1, retry_times=1)
+    stage.begin(100 * MIB)
+    for _ in range(5):
+        (lane,) = stage.numbers()
+        stage.fail(lane, StallError("stalled"))
+        stage.crew.pass_time(FIRST_DELAY)
+        (lane,) = stage.numbers()
+        stage.receive(lane, 1)
+        stage.fail(lane, BROKEN)
+        stage.crew.pass_time(FIRST_DELAY)
+    assert stage.owner.names() == ["probe_answered"]
+    assert {fields["attempt"] for _, fields in stage.crew.events} == {1}
+
+
+def test_bytes_of_an_earlier_wave_refill_nothing() -> None:
+    """A lane from before the failure proves nothing about new connections."""
+    stage = Stage(connections=2, retry_times=1)
+    first, second = stage.begin(100 * MIB)
+    stage.fail(first, StallError("stalled"))
+    stage.receive(second, MIB)
+    stage.crew.pass_time(FIRST_DELAY)
+    (third,) = stage.new_lanes([second])
+    stage.fail(third, StallError("stalled"))
+    assert stage.owner.told[-1] == ("source_failed", "stalled", Action.FATAL)
+
+
+def test_delays_grow() -> None:
+    """Each attempt that brings nothing waits twice as long."""
+    stage = Stage(connections=1, retry_times=3)
+    stage.begin(10 * MIB)
+    for _ in range(3):
+        stage.fail(stage.numbers()[0], StallError("stalled"))
+        stage.crew.pass_time(60)
+    assert [fields["delay"] for _, fields in stage.crew.events] == [2.0, 4.0, 8.0]
+
+
+@pytest.mark.parametrize("error", [BUSY, ConnectError("refused")])
+def test_a_busy_origin_gets_fewer_connections(error: SegdlError) -> None:
+    """An origin that refuses one connection more keeps those it serves."""
+    stage = Stage(connections=4, retry_times=0)
+    lanes = stage.begin(400 * MIB)
+    for lane in lanes[:2]:
+        stage.receive(lane, MIB)
+    for lane in lanes[2:]:
+        stage.fail(lane, error)
+    stage.crew.pass_time(60)
+    assert stage.numbers() == lanes[:2]
+    stage.finish(lanes[0])
+    assert len(stage.numbers()) == 2
+    assert (stage.owner.names(), stage.crew.events) == (["probe_answered"], [])
+
+
+def test_a_busy_origin_that_serves_nobody() -> None:
+    """A refusal while no lane receives anything is an attempt like others."""
+    stage = Stage(connections=2, retry_times=0)
+    first, _ = stage.begin(40 * MIB)
+    stage.fail(first, BUSY)
+    assert stage.owner.told[-1] == ("source_failed", str(BUSY), Action.FATAL)
+
+
+@pytest.mark.parametrize(
+    ("error", "action"),
+    [
+        (StorageError("read-only"), Action.FATAL),
+        (StatusError("404", status=404), Action.FATAL),
+        (RepresentationChanged("another tag"), Action.CHANGED),
+    ],
+)
+def test_failures_the_job_decides(error: SegdlError, action: Action) -> None:
+    """What asking again can't help goes to the job at once."""
+    stage = Stage()
+    stage.fail(stage.begin(10 * MIB)[0], error)
+    assert stage.owner.told[-1] == ("source_failed", str(error), action)
+
+
+def test_wrong_answers_are_attempts() -> None:
+    """An answer that breaks HTTP is asked for again, as often as allowed."""
+    stage = Stage(connections=1, retry_times=1)
+    (lane,) = stage.begin(10 * MIB)
+    stage.fail(lane, ProtocolError("no sense"))
+    stage.crew.pass_time(FIRST_DELAY)
+    stage.fail(stage.numbers()[0], ProtocolError("no sense"))
+    assert stage.owner.told[-1] == ("source_failed", "no sense", Action.FATAL)
+
+
+# --- links that expire ----------------------------------------------------------------
+
+
+def test_an_expired_link_is_resolved_again() -> None:
+    """One lane asks the user's URL where the link leads now; then all go there."""
+    stage = Stage(connections=3, retry_times=0)
+    lanes = stage.begin(300 * MIB, url=SIGNED)
+    for lane in lanes:
+        stage.receive(lane, MIB)
+    stage.fail(lanes[0], BROKEN)
+    stage.fail(lanes[1], BROKEN)
+    stage.crew.pass_time(0.2)
+    first, second = stage.new_lanes(lanes)
+    stage.receive(second, 100)
+    stage.fail(first, EXPIRED)
+    (resolving,) = stage.new_lanes([*lanes, first, second])
+    fetch = stage.fetch_of(resolving)
+    assert (fetch.url, fetch.follow) == (URL, True)
+    stage.fail(second, BROKEN)
+    stage.crew.pass_time(0.2)
+    assert stage.new_lanes([*lanes, first, second]) == [resolving]
+    stage.answer(resolving, url=SIGNED + "2")
+    (third,) = stage.new_lanes([*lanes, first, second, resolving])
+    fetch = stage.fetch_of(third)
+    assert (fetch.url, fetch.follow) == (SIGNED + "2", False)
+    assert stage.owner.names() == ["probe_answered"]
+
+
+def test_a_wave_of_expired_answers() -> None:
+    """When all lanes find the link expired, it is resolved once, and nothing fails."""
+    stage = Stage(connections=4)
+    lanes = stage.begin(400 * MIB, url=SIGNED)
+    for lane in lanes:
+        stage.receive(lane, 100)
+        stage.fail(lane, BROKEN)
+    stage.crew.pass_time(0.2)
+    stage.share()
+    lanes = stage.numbers()
+    assert [stage.fetch_of(lane).url for lane in lanes] == [SIGNED] * 4
+    for lane in lanes:
+        stage.fail(lane, EXPIRED)
+    assert stage.owner.names() == ["probe_answered"]
+    (resolving,) = stage.new_lanes(lanes)
+    fetch = stage.fetch_of(resolving)
+    assert (fetch.url, fetch.follow) == (URL, True)
+    stage.answer(resolving, url=SIGNED + "2")
+    stage.share()
+    assert len(stage.numbers()) == 4
+    urls = {stage.fetch_of(lane).url for lane in stage.numbers()}
+    assert urls == {URL, SIGNED + "2"}
+
+
+def test_a_link_that_stays_expired() -> None:
+    """A refusal after the link was resolved again is final."""
+    stage = Stage(connections=1)
+    (lane,) = stage.begin(10 * MIB, url=SIGNED)
+    stage.fail(lane, EXPIRED)
+    (lane,) = stage.numbers()
+    stage.answer(lane, url=SIGNED)
+    stage.fail(lane, EXPIRED)
+    assert stage.owner.told[-1] == ("source_failed", str(EXPIRED), Action.FATAL)
+
+
+def test_a_link_that_expires_again_later() -> None:
+    """After progress a link may expire, and be resolved, once more."""
+    stage = Stage(connections=1, retry_times=0)
+    stage.begin(100 * MIB, url=SIGNED)
+    for _ in range(3):
+        (lane,) = stage.numbers()
+        stage.fail(lane, EXPIRED)
+        (lane,) = stage.numbers()
+        assert stage.fetch_of(lane).url == URL
+        stage.answer(lane, url=SIGNED)
+        stage.write(lane, MIB)
+        stage.fail(lane, BROKEN)
+        stage.crew.pass_time(0.2)
+    assert stage.owner.names() == ["probe_answered"]
+
+
+def test_a_refusal_by_the_url_itself() -> None:
+    """A 403 of a URL that led nowhere else is final: there is nothing to resolve."""
+    stage = Stage()
+    stage.fail(stage.begin(10 * MIB)[0], EXPIRED)
+    assert stage.owner.told[-1] == ("source_failed", str(EXPIRED), Action.FATAL)
+
+
+# --- streams without ranges -----------------------------------------------------------
+
+
+def test_a_stream_that_breaks() -> None:
+    """A stream has to begin again; bytes don't refill its budget."""
+    stage = Stage(retry_times=1)
+    stage.lanes.whole = True
+    (lane,) = stage.begin(100 * MIB)
+    stage.write(lane, MIB)
+    stage.fail(lane, BROKEN)
+    assert "stream_broke" not in stage.owner.names()
+    stage.crew.pass_time(FIRST_DELAY)
+    assert stage.owner.told[-1] == ("stream_broke", str(BROKEN))
+    (lane,) = stage.begin(100 * MIB)
+    stage.write(lane, MIB)
+    stage.fail(lane, BROKEN)
+    assert stage.owner.told[-1] == ("source_failed", str(BROKEN), Action.FATAL)
+
+
+# --- another source -------------------------------------------------------------------
+
+
+def test_another_source() -> None:
+    """A mirror gets a fresh budget, ranges again, and not the user's secrets."""
+    stage = Stage(retry_times=1, headers={"Authorization": "Bearer t"})
+    stage.fail(stage.probe(), BROKEN)
+    stage.lanes.whole = True
+    stage.lanes.use_source(MIRROR)
+    stage.fail(stage.probe(), BROKEN)
+    fetch = stage.crew.fetches[-1]
+    assert (fetch.url, fetch.headers, fetch.ranged) == (MIRROR, {}, True)
+    assert [fields["attempt"] for _, fields in stage.crew.events] == [1, 1]
+
+
+# --- stopping -------------------------------------------------------------------------
+
+
+def test_a_stop_waits_for_the_lanes() -> None:
+    """All lanes are told to stop; when the last has ended, the job hears of it."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(40 * MIB)
+    stage.lanes.stop()
+    assert stage.crew.messages(first)[-1] == Stop(first)
+    assert stage.crew.messages(second) == [Stop(second)]
+    stage.lanes.on_pieces([(first, 0, 100, SUM)])
+    stage.lanes.on_ended(Ended(first, 100, 100, None))
+    assert stage.owner.names() == ["probe_answered"]
+    stage.fail(second, BROKEN)
+    assert stage.owner.names() == ["probe_answered", "lanes_gone"]
+    assert stage.lanes.plan is not None
+    assert stage.lanes.plan.done_bytes == 100
+    stage.crew.pass_time(60)
+    assert stage.owner.names() == ["probe_answered", "lanes_gone"]
+    assert stage.crew.given_up == []
+
+
+def test_a_stop_without_lanes() -> None:
+    """With no lane open the job hears at once."""
+    stage = Stage()
+    stage.lanes.stop()
+    assert stage.owner.names() == ["lanes_gone"]
+
+
+def test_lanes_that_hang_are_given_up() -> None:
+    """A lane that doesn't stop within a second is ended with its worker."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(40 * MIB)
+    stage.lanes.stop()
+    stage.finish(first)
+    stage.crew.pass_time(0.9)
+    assert stage.crew.given_up == []
+    stage.crew.pass_time(0.2)
+    assert stage.crew.given_up == [second]
+    assert (len(stage.lanes), stage.numbers()) == (0, [])
+    assert stage.owner.names() == ["probe_answered", "lanes_gone"]
+    stage.lanes.on_lost(second, LOST)
+    assert stage.owner.names() == ["probe_answered", "lanes_gone"]
+
+
+def test_giving_up_belongs_to_its_stop() -> None:
+    """The deadline of a stop that worked doesn't end the lanes of a later one early."""
+    stage = Stage()
+    probe = stage.probe()
+    stage.lanes.stop()
+    stage.lanes.on_ended(Ended(probe, 0, 0, None))
+    stage.crew.pass_time(0.5)
+    later = stage.probe()
+    stage.lanes.stop()
+    stage.crew.pass_time(0.9)
+    assert stage.crew.given_up == []
+    stage.crew.pass_time(0.2)
+    assert stage.crew.given_up == [later]
+
+
+def test_lanes_after_a_stop_are_not_given_up() -> None:
+    """Lanes that were opened after a stop live on past its deadline."""
+    stage = Stage()
+    probe = stage.probe()
+    stage.lanes.stop()
+    stage.lanes.on_ended(Ended(probe, 0, 0, None))
+    stage.probe()
+    stage.crew.pass_time(5)
+    assert (stage.crew.given_up, len(stage.lanes)) == ([], 1)
+
+
+def test_a_stop_while_lanes_are_split() -> None:
+    """What a split frees during a stop is missing, and nobody fetches it."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(20 * MIB)
+    stage.finish(first)
+    end = stage.segments[second].end
+    stage.lanes.stop()
+    stage.lanes.on_shrunk(second, end - 4 * MIB)
+    assert stage.numbers() == [second]
+    stage.lanes.on_ended(Ended(second, stage.opened(second), 0, None))
+    assert stage.owner.names()[-1] == "lanes_gone"
+    assert stage.lanes.plan is not None
+    assert stage.lanes.plan.missing_bytes == 20 * MIB - stage.lanes.plan.done_bytes
+
+
+def test_an_answer_during_a_stop() -> None:
+    """The answer of a probe that is being stopped is nobody's."""
+    stage = Stage()
+    probe = stage.probe()
+    stage.lanes.stop()
+    stage.answer(probe)
+    assert stage.owner.names() == []
+
+
+def test_delays_that_end_after_a_stop() -> None:
+    """A lane that waited to be followed is not, after a stop."""
+    stage = Stage(connections=1)
+    (lane,) = stage.begin(10 * MIB)
+    stage.receive(lane, MIB)
+    stage.fail(lane, BROKEN)
+    stage.lanes.stop()
+    opened = len(stage.crew.fetches)
+    stage.crew.pass_time(60)
+    assert len(stage.crew.fetches) == opened
+
+
+# --- events of lanes that are gone ----------------------------------------------------
+
+
+def test_events_of_lanes_that_are_gone() -> None:
+    """What a lane says after it was given up changes nothing."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(40 * MIB)
+    stage.lanes.on_lost(second, LOST)
+    told, opened = list(stage.owner.names()), len(stage.crew.fetches)
+    received, plan = stage.lanes.received_bytes, stage.lanes.plan
+    assert plan is not None
+    missing = plan.missing_bytes
+    begin = stage.opened(second)
+
+    stage.answer(second, url=SIGNED)
+    stage.lanes.on_pieces([(second, begin, MIB, SUM)])
+    stage.lanes.on_progress(second, begin + MIB, MIB)
+    stage.lanes.on_shrunk(second, begin + MIB)
+    stage.lanes.on_ended(Ended(second, begin + MIB, MIB, failure_to_json(EXPIRED)))
+    stage.lanes.on_lost(second, LOST)
+
+    assert stage.owner.names() == told
+    assert len(stage.crew.fetches) == opened
+    assert (plan.missing_bytes, plan.done_bytes) == (missing, 0)
+    assert stage.lanes.received_bytes == received
+    assert stage.lanes.effective_url == URL
+    assert stage.numbers() == [first]
+
+
+# --- any order of events --------------------------------------------------------------
+
+
+class Chaos:
+    """Lanes whose workers and origin do one random thing after the other."""
+
+    def __init__(self, seed: int, connections: int) -> None:
+        self.drawn = random.Random(seed)
+        self.stage = Stage(connections=connections, retry_times=1000)
+        self.failures = self.drawn.randrange(60)
+        # The link that works now; it expires only after it has brought something,
+        # since a link that never works is a failure of the source.
+        self.link = 1
+        self.worked = False
+
+    def url(self) -> str:
+        """Give where the link leads now."""
+        return f"{SIGNED}&link={self.link}"
+
+    def step(self) -> None:
+        """Let one thing happen."""
+        stage, drawn = self.stage, self.drawn
+        lanes = stage.numbers()
+        if not lanes or drawn.random() < 0.1:
+            stage.crew.pass_time(drawn.choice([0.05, 0.5, 10.0]))
+            return
+        lane = drawn.choice(lanes)
+        fresh = stage.segments[lane].position == stage.opened(lane)
+        expired = fresh and stage.fetch_of(lane).url not in (URL, self.url())
+        if expired and drawn.random() < 0.8:
+            stage.fail(lane, EXPIRED)
+        elif self.failures > 0 and drawn.random() < 0.4:
+            self.failures -= 1
+            self.fail(lane, fresh)
+        elif stage.is_asked_to_split(lane) and drawn.random() < 0.5:
+            segment = stage.segments[lane]
+            stage.split_answers[lane] = stage.split_answers.get(lane, 0) + 1
+            middle = segment.position + segment.remaining_bytes // 2
+            stage.lanes.on_shrunk(lane, drawn.choice([middle, segment.end]))
+        else:
+            self.go_on(lane)
+
+    def fail(self, lane: int, fresh: bool) -> None:
+        """Let something go wrong."""
+        stage = self.stage
+        error = self.drawn.choice([BROKEN, LOST, StallError("stalled"), BUSY])
+        if error is LOST:
+            stage.lanes.on_lost(lane, LOST)
+        elif error is not BUSY or fresh:
+            stage.fail(lane, error)
+        elif self.worked:
+            self.link += 1
+            self.worked = False
+
+    def go_on(self, lane: int) -> None:
+        """Let a lane deliver something."""
+        stage, drawn = self.stage, self.drawn
+        url, segment = stage.fetch_of(lane).url, stage.segments[lane]
+        stage.answer(lane, url=self.url() if url == URL else url)
+        self.worked = self.worked or url in (URL, self.url())
+        if drawn.random() < 0.6 and segment.end - segment.begin > MIB:
+            stage.write(lane, MIB)
+        elif drawn.random() < 0.3:
+            stage.receive(lane, 100_000)
+        else:
+            stage.finish(lane)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    size=st.integers(0, 60 * MIB),
+    connections=st.integers(1, 6),
+)
+def test_whatever_happens_it_goes_on(seed: int, size: int, connections: int) -> None:
+    """After failures that pass, the file is always fetched to its end."""
+    chaos = Chaos(seed, connections)
+    stage = chaos.stage
+    probe = stage.probe()
+    stage.answer(probe, url=chaos.url())
+    plan = Plan(size, MIB)
+    stage.lanes.begin(plan, PART, VALIDATOR)
+    if not size:
+        stage.lanes.on_ended(Ended(probe, 0, 0, None))
+    for _ in range(2000):
+        if stage.owner.names() != ["probe_answered"]:
+            break
+        assert len(stage.lanes) or stage.crew.timers, "nothing would happen any more"
+        assert len(stage.lanes) <= connections
+        chaos.step()
+    assert stage.owner.names() == ["probe_answered", "all_written"]
+    assert stage.owner.told[-1] == ("all_written", size)
+    assert (plan.finished, len(stage.lanes)) == (True, 0)
