@@ -139,13 +139,14 @@ class Exchange:
 
     def on_body(self, data: memoryview) -> int | None:
         """Take body bytes."""
-        if self.held:
-            self.waiting = True
-            return PAUSE
-        sink = self.sink
-        if sink is None or self.answer is None:
+        if self.answer is None:
+            # A redirect's: it never waits for the parent, which does not hear of it.
             self.ignored += len(data)
             return None if self.ignored <= _MAX_IGNORED_BYTES else -1
+        sink = self.sink
+        if self.held or sink is None:
+            self.waiting = True
+            return PAUSE
         if self.owner.limited and not self.owner.allow(len(data)):
             self.waiting = True
             return PAUSE

@@ -37,6 +37,7 @@ from segdl._store import Found, Store, new_header, url_digest
 from segdl._verification import Verification
 from segdl.config import EngineConfig
 from segdl.errors import (
+    DestinationBusy,
     DestinationExists,
     IntegrityError,
     ProtocolError,
@@ -146,13 +147,12 @@ class Job:
 
     def _look(self, store: Store, name: SafeName) -> Found | None:
         """On a helper thread: turn to the final name, by the rules for one taken."""
-        found = store.look(name)
-        if store.published or not store.directory.exists(name):
-            return found
         policy = self.request.on_exists
         if policy == "rename":
-            url_sha256 = url_digest(self.request.urls[0])
-            return store.look(store.free_name(name, url_sha256))
+            return store.look_free(name, url_digest(self.request.urls[0]))
+        found = store.look(name)
+        if self._published_before(store) or not store.directory.exists(name):
+            return found
         if policy == "error":
             path = store.path
             store.release()
@@ -168,7 +168,7 @@ class Job:
         assert store is not None
         if self.request.filename is not None:
             self.path = store.path
-        if store.published:
+        if self._published_before(store):
             self._finish_reused(None)
         elif self._verification.given is not None and self._reuses_existing():
             self._compare_existing()
@@ -256,8 +256,20 @@ class Job:
             found = self._found
             if found is None or found.header.url_sha256 != url_digest(url):
                 self._found = self._look(store, safe_name(url, answer.disposition))
-        if not store.published and not self._reuses_existing():
+        if self._published_before(store) or self._reuses_existing():
+            return
+        try:
             self._prepare_files(store, answer)
+        except (DestinationBusy, DestinationExists):
+            if self.request.on_exists != "rename":
+                raise
+            # Another download took the name meanwhile.
+            self._found = self._look(store, store.name)
+            self._prepare_files(store, answer)
+
+    def _published_before(self, store: Store) -> bool:
+        """Whether an earlier run had finished all but the last step."""
+        return store.published_url_sha256 == url_digest(self.request.urls[0])
 
     def _prepare_files(self, store: Store, answer: Answered) -> None:
         """On a helper thread: create part and manifest, or take up those that fit."""
@@ -305,7 +317,7 @@ class Job:
         self.path = store.path
         self.total_bytes = answer.complete
         self._verification.expect(answer.digests)
-        if store.published:
+        if self._published_before(store):
             self._finish_reused(None)
         elif self._reuses_existing():
             self._compare_existing()

@@ -78,6 +78,8 @@ def curl_error(code: int, text: str, *, connected: bool, proxied: bool) -> Segdl
     cls = _CURL_ERRORS.get(code, TransferError)
     if cls is StallError and not connected:
         cls = ConnectError
+    if "HTTP/0.9" in text:
+        cls = ProtocolError  # also code 1, but what came is no HTTP at all
     if code == 3:
         return UsageError(f"libcurl cannot use the URL: {text}")
     if cls is TlsError and code == 60:

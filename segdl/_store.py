@@ -10,6 +10,8 @@ thread. The part file is locked from `look` or `create` on until `close`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +29,7 @@ from segdl._manifest import (
 from segdl._names import SafeName, checked_name, sidecar_names
 from segdl._urls import strip_secrets
 from segdl.errors import (
+    DestinationBusy,
     DestinationExists,
     ManifestError,
     SegdlError,
@@ -77,6 +80,7 @@ class Store:
         self.part: _fs.PartFile | None = None
         self.manifest: Manifest | None = None
         self.published = False
+        self.published_url_sha256: str | None = None
 
     @property
     def path(self) -> str:
@@ -106,26 +110,36 @@ class Store:
                 return name
         return None
 
-    def free_name(self, name: SafeName, url_sha256: str = "") -> SafeName:
+    def free_name(self, name: SafeName) -> SafeName:
+        """Find a name that is not taken: NAME, NAME.1, NAME.2, before the suffix."""
+        return next(c for c in self._candidates(name) if self._is_free(c, None))
+
+    def look_free(self, name: SafeName, url_sha256: str) -> Found | None:
         """
-        Find a name that is not taken: NAME, NAME.1, NAME.2, before the suffix.
+        Turn to a name that is not taken, as `look` does.
 
         Args:
             name: The one that is wanted.
-            url_sha256: An unfinished download of this URL does not count as taken.
+            url_sha256: An unfinished download of this URL, which nobody is at, does
+                not count as taken.
         """
+        for candidate in self._candidates(name):
+            if self._is_free(candidate, url_sha256):
+                with suppress(DestinationBusy):
+                    return self.look(candidate)
+        raise AssertionError("candidates end with an error")
+
+    def _candidates(self, name: SafeName) -> Iterator[SafeName]:
         path = Path(name)
-        for number in range(_MAX_RENAMES):
-            tried = f"{path.stem}.{number}{path.suffix}" if number else name
+        yield name
+        for number in range(1, _MAX_RENAMES):
             try:
-                candidate = checked_name(tried)
+                yield checked_name(f"{path.stem}.{number}{path.suffix}")
             except UsageError as exc:
                 raise StorageError(f"no free name beside {name}: {exc}") from exc
-            if self._is_free(candidate, url_sha256):
-                return candidate
         raise StorageError(f"no free name beside {name}")
 
-    def _is_free(self, name: SafeName, url_sha256: str) -> bool:
+    def _is_free(self, name: SafeName, url_sha256: str | None) -> bool:
         part_name, manifest_name = sidecar_names(name)
         if self.directory.exists(name):
             return False
@@ -143,7 +157,8 @@ class Store:
 
         Returns:
             What was left; None when there is nothing to go on with, or when the
-            earlier run had only to finish its publish (`published` is set then).
+            earlier run had only to finish its publish: `published_url_sha256` is set
+            then.
 
         Raises:
             DestinationBusy: Another engine is at it.
@@ -153,6 +168,7 @@ class Store:
         self.release()
         self.directory.check_name(name)
         self.name = name
+        self.published_url_sha256 = None
         if not self.directory.exists(self.part_name):
             self._drop_lone_manifest()
             return None
@@ -163,9 +179,7 @@ class Store:
             self._refuse_lone_part()
             return None
         if self.part.links > 1:
-            self.part.publish(name, overwrite=False, durability=self.durability)
-            self.directory.unlink(self.manifest_name)
-            self.published = True
+            self._finish_publish()
             return None
         try:
             self.manifest = Manifest.open(
@@ -306,14 +320,32 @@ class Store:
         device, inode = self.part.identity
         return replace(header, dev=device, ino=inode)
 
+    def _finish_publish(self) -> None:
+        """Go on where a publish was cut short between its two names."""
+        assert self.part is not None
+        header = load(self.directory, self.manifest_name).header
+        self.part.publish(self.name, overwrite=False, durability=self.durability)
+        self.directory.unlink(self.manifest_name)
+        self.release()
+        self.published_url_sha256 = header.url_sha256
+
     def _drop_lone_manifest(self) -> None:
         """Remove a manifest whose part was published or removed; nothing else."""
-        if self.directory.exists(self.manifest_name):
-            try:
-                load(self.directory, self.manifest_name)
-            except ManifestError:
-                return  # somebody else's file: `create` will refuse to replace it
-            self.directory.unlink(self.manifest_name)
+        if not self.directory.exists(self.manifest_name):
+            return
+        try:
+            header = load(self.directory, self.manifest_name).header
+        except ManifestError:
+            return  # somebody else's file: `create` will refuse to replace it
+        there = self.directory.stat(self.name)
+        self.directory.unlink(self.manifest_name)
+        # The size too: ext4 gives inode numbers out again.
+        if there is not None and (there.st_dev, there.st_ino, there.st_size) == (
+            header.dev,
+            header.ino,
+            header.size,
+        ):
+            self.published_url_sha256 = header.url_sha256
 
     def _refuse_lone_part(self) -> None:
         """Drop a part that was never written; refuse one that was."""

@@ -420,15 +420,16 @@ class Transfers:
 
     def _finished(self, lane: Exchange, code: int, text: str) -> None:
         """Go on after libcurl has finished a request: redirect, wait, or end."""
-        if lane.failure is None and code != 0 and not lane.full:
-            lane.failure = self._curl_failure(lane, code, text)
         try:
+            # Its head says all; whether its body came to the end does not matter.
             target = None if lane.failure is not None else lane.redirect()
             if target is not None:
                 self._follow(lane, target)
                 return
         except SegdlError as error:
             lane.failure = error
+        if lane.failure is None and code != 0 and not lane.full:
+            lane.failure = self._curl_failure(lane, code, text)
         if lane.failure is None and lane.held:
             lane.over = code
             return

@@ -309,10 +309,6 @@ def test_two_urls_with_one_name_are_not_both_done(
     assert len(ran.out.splitlines()) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the engine does not rename past a name that a running download has",
-)
 def test_two_urls_with_one_name_are_both_kept_by_rename(
     program: Program, segdl_origin: Origin
 ) -> None:

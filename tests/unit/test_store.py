@@ -202,7 +202,7 @@ def test_between_link_and_unlink(tmp_path: Path, open_store: OpenStore) -> None:
     os.link(tmp_path / PART, tmp_path / NAME)
     store = open_store()
     assert store.look(NAME) is None
-    assert store.published
+    assert store.published_url_sha256 == url_digest(URL)
     assert names(tmp_path) == [NAME]
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
@@ -211,7 +211,9 @@ def test_before_the_manifest_was_removed(tmp_path: Path, open_store: OpenStore) 
     """After a publish that died at its last step, only the manifest goes."""
     begun(open_store, 0, 1, 2, 3).close()
     os.rename(tmp_path / PART, tmp_path / NAME)
-    assert open_store().look(NAME) is None
+    store = open_store()
+    assert store.look(NAME) is None
+    assert store.published_url_sha256 == url_digest(URL)
     assert names(tmp_path) == [NAME]
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
@@ -226,7 +228,7 @@ def test_a_part_that_somebody_removed(
     if destination is not None:
         (tmp_path / NAME).write_bytes(destination)
     store = open_store()
-    assert (store.look(NAME), store.published) == (None, False)
+    assert (store.look(NAME), store.published_url_sha256) == (None, None)
     assert names(tmp_path) == ([] if destination is None else [NAME])
     if destination is not None:
         assert (tmp_path / NAME).read_bytes() == destination
@@ -548,8 +550,15 @@ def test_ones_own_unfinished_file_is_free(
     renamed = checked_name("a.1.bin")
     store.look(renamed)
     store.create(header(renamed))
-    assert store.free_name(NAME, url_digest(URL)) == "a.1.bin"
-    assert store.free_name(NAME, url_digest("https://example.org/b")) == "a.2.bin"
+    other = open_store()
+    assert other.look_free(NAME, url_digest("https://example.org/b")) is None
+    assert other.name == "a.2.bin"
+    # Somebody is at it: it is passed by.
+    assert other.look_free(NAME, url_digest(URL)) is None
+    assert other.name == "a.2.bin"
+    store.close()
+    assert other.look_free(NAME, url_digest(URL)) is not None
+    assert other.name == "a.1.bin"
 
 
 def test_no_free_name(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
