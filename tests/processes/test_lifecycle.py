@@ -412,11 +412,12 @@ def test_download_after_shutdown_is_refused(
     assert len(engine.get_all_tasks()) == 2
 
 
+@both_modes
 def test_waiting_for_a_task_ends_with_the_engine(
-    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+    processes: Any, origin: Origin, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """A thread in task.wait() is let go when the engine stops."""
-    engine = make_engine()
+    engine = make_engine(processes=processes)
     task = hold(engine, origin, tmp_path)
     answers: list[bool] = []
     waiting = threading.Thread(target=lambda: answers.append(task.wait()))

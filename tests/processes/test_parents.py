@@ -401,9 +401,7 @@ def test_import_starts_nothing(canary: Canary) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "1 []\n", "")
 
 
-@pytest.mark.parametrize(
-    "flags", [["-I"], ["-E"], ["-O"], ["-OO"], ["-B", "-s"], ["-X", "dev"]]
-)
+@pytest.mark.parametrize("flags", [["-I"], ["-OO"], ["-X", "dev"]])
 def test_flags_of_the_interpreter_change_nothing(
     flags: list[str], canary: Canary, quick: Origin, directory: Path
 ) -> None:

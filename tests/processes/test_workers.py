@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from canary import children, until
+from canary import Canary, children, until
 
 from segdl import DownloadEngine, DownloadTask
 from segdl import _processes as processes
@@ -163,6 +163,102 @@ def test_stopped_worker_does_not_hold_a_cancel_up(
     until(lambda: [path.name for path in tmp_path.iterdir()] == ["other"])
 
 
+def test_worker_that_was_stopped_for_a_while_goes_on(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """SIGSTOP and SIGCONT, as a suspended machine: nothing is lost or doubled."""
+    engine = make_engine(connections=LANES)
+    task = engine.download(origin.blob_url(8, SIZE), tmp_path, "file")
+    middle(task)
+    (worker,) = children("transfer")
+    worker.send_signal(signal.SIGSTOP)
+    until(lambda: worker.status() == psutil.STATUS_STOPPED)
+    assert not task.wait(timeout=0.3)
+    worker.send_signal(signal.SIGCONT)
+    assert finished(task) == origin.blob(8, SIZE).read()
+    assert children("transfer") == [worker]
+    assert origin.log.served_twice() <= LANES * 4 * MIB
+
+
+def test_workers_killed_again_and_again_fail_the_task_resumably(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Whatever kills workers as they come has an end; what was recorded stays."""
+    origin.total_rate = 8 * MIB
+    engine = make_engine(connections=LANES)
+    task = engine.download(origin.blob_url(9, SIZE), tmp_path, "file")
+    middle(task)
+
+    def over() -> bool:
+        kill(children("transfer"))
+        return task.wait(timeout=0)
+
+    until(over)
+    with pytest.raises(WorkerError):
+        task.result()
+    assert task.downloaded_size >= 2 * MIB
+    engine.shutdown(wait=False)
+
+    origin.total_rate = None
+    again = make_engine().download(origin.blob_url(9, SIZE), tmp_path, "file")
+    assert finished(again) == origin.blob(9, SIZE).read()
+    assert again.resumed_size >= 2 * MIB
+
+
+def stop_in_verification(
+    origin: Origin, engine: DownloadEngine, directory: Path
+) -> tuple[DownloadTask, psutil.Process]:
+    """Transfer a file whole, and stop its verifier before it has read all of it."""
+    digest = origin.blob(10, SIZE).digest("sha256")
+    task = engine.download(
+        origin.blob_url(10, SIZE), directory, "file", checksum=f"sha256:{digest}"
+    )
+    until(lambda: children("verify"))
+    (verifier,) = children("verify")
+    verifier.send_signal(signal.SIGSTOP)
+    until(lambda: task.phase == "verifying")
+    return task, verifier
+
+
+def test_verifier_killed_at_the_end_is_replaced(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Every byte is there and the verifier dies: another one reads them all."""
+    task, verifier = stop_in_verification(origin, make_engine(), tmp_path)
+    assert (task.status, task.downloaded_size) == ("downloading", SIZE)
+    assert not (tmp_path / "file").exists()
+    kill([verifier])
+    assert finished(task) == origin.blob(10, SIZE).read()
+    assert task.checksum == f"sha256:{origin.blob(10, SIZE).digest('sha256')}"
+
+
+@pytest.mark.parametrize("call", ["pause", "cancel", "shutdown"])
+def test_verification_can_be_left(
+    call: str, origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Pause, cancel and shutdown do not wait for a verifier that hangs."""
+    engine = make_engine()
+    task, verifier = stop_in_verification(origin, engine, tmp_path)
+    requests = len(origin.log.entries)
+    if call == "shutdown":
+        stop_within_ten_seconds(engine)
+        engine = make_engine()
+        task = engine.download(origin.blob_url(10, SIZE), tmp_path, "file")
+    elif call == "pause":
+        assert task.pause()
+        kill([verifier])
+        assert task.resume()
+    else:
+        assert task.cancel()
+        until(lambda: list(tmp_path.iterdir()) == [])
+        kill([verifier])
+        return
+    assert finished(task) == origin.blob(10, SIZE).read()
+    # One request compares validators; what it asked for fills the sockets at most.
+    assert len(origin.log.entries) <= requests + 1
+    assert origin.log.served_twice() <= 4 * MIB
+
+
 @pytest.mark.parametrize(
     "program",
     ["import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)", "syntax error"],
@@ -274,3 +370,31 @@ def test_file_beside_the_program_does_not_replace_the_standard_library(
     monkeypatch.syspath_prepend(str(tmp_path))
     task = make_engine().download(origin.blob_url(1, MIB), tmp_path / "d", "file")
     assert finished(task) == origin.blob(1, MIB).read()
+
+
+def test_download_that_could_not_begin_leaves_the_engine_usable(
+    origin: Origin, tmp_path: Path
+) -> None:
+    """No descriptor was free: an error, no slot taken, and the next download works."""
+    program = """
+import os, resource
+from segdl import DownloadEngine
+from segdl.errors import SegdlError
+import segdl._job, segdl._verify
+url, directory = os.environ["URL"], os.environ["DIRECTORY"]
+engine = DownloadEngine(max_workers=1)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+try:
+    engine.download(url, directory, "first").result(timeout=20)
+except SegdlError as error:
+    print("open files" in str(error))
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+print(len(engine.get_active_tasks()))
+print(engine.download(url, directory, "second").result(timeout=20))
+engine.shutdown()
+"""
+    canary = Canary(URL=origin.blob_url(1, MIB), DIRECTORY=str(tmp_path))
+    ended = canary.run([sys.executable, "-c", program])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines() == ["True", "0", str(tmp_path / "second")]
