@@ -54,11 +54,14 @@ class Crew(Protocol):
         """Send a command to the verifier, which is started when needed."""
 
     def offload(
-        self, work: Callable[[], Any], done: Callable[[Any, SegdlError | None], None]
+        self,
+        job: Job,
+        work: Callable[[], Any],
+        done: Callable[[Any, SegdlError | None], None],
     ) -> None:
         """Run `work` on a helper thread, then `done(result, error)` on this one."""
 
-    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+    def call_later(self, job: Job, seconds: float, call: Callable[[], None]) -> None:
         """Call on this thread, after so long."""
 
     def event(self, job: Job, kind: str, fields: dict[str, Any]) -> None:

@@ -91,6 +91,8 @@ class Exchange:
         self.received = 0
         self.ignored = 0
         self.reported = (-1, -1)
+        self._heard = 0  # bytes received when it last was not quiet
+        self._quiet_seconds = 0.0
         self.unwritten_ticks = 0
 
     @property
@@ -125,6 +127,25 @@ class Exchange:
             if self.unwritten_ticks >= _SLOW_TICKS:
                 self.sink.flush()
         return self.sink.written
+
+    def quiet(self, seconds: float, enough_bytes: float) -> float:
+        """
+        Add up for how long next to nothing of the body has come.
+
+        Args:
+            seconds: How long ago this was called last.
+            enough_bytes: So many new ones end the quiet.
+
+        Returns:
+            Seconds; 0.0 before the body, and while we are who holds it up.
+        """
+        if not self.received or self.waiting:
+            return 0.0
+        if self.received - self._heard >= enough_bytes:
+            self._heard, self._quiet_seconds = self.received, 0.0
+        else:
+            self._quiet_seconds += seconds
+        return self._quiet_seconds
 
     def on_header(self, line: bytes) -> int | None:
         """Take a header line; refuse the answer as soon as its head is whole."""
@@ -163,8 +184,17 @@ class Exchange:
         return None
 
     def _ends_by_itself(self, sink: Sink) -> bool:
-        """Whether the origin has nothing more to send, so the connection stays good."""
-        return self.answer is not None and self.answer.end == sink.end
+        """
+        Whether the origin has nothing more to send, so the connection stays good.
+
+        Where no Content-Length says so, the end of the connection, or a last chunk,
+        may be long in coming: the range is there, and nothing waits for that.
+        """
+        return (
+            self.answer is not None
+            and self.answer.end == sink.end
+            and self.heads[-1].get("content-length") is not None
+        )
 
     def _on_head(self, head: Head) -> None:
         """Decide about an answer, at the end of its head."""
@@ -226,9 +256,13 @@ class Exchange:
 
     def shortfall(self) -> SegdlError | None:
         """Tell what a request that libcurl calls done lacks of what was promised."""
+        if self.answer is None:
+            # libcurl is content with an end in the middle of a head.
+            return IncompleteTransfer(
+                f"{redact(self.url)}: the connection ended before the response head did"
+            )
         if self.full or self.sink is None:
             return None
-        assert self.answer is not None
         end = self.answer.end
         if end is None or self.position >= min(end, self.sink.end):
             return None

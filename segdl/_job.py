@@ -94,24 +94,28 @@ class Job:
         self._source = 0
         self._fresh = False  # probe from byte 0, and expect nothing
         self._changed = False  # the remote file did, once
+        self._reuse = False  # the destination exists, and may be the wanted file
         self._comparing = False
+        self._checking = False
+        self._checkpoints = False
         self._wrong: tuple[Digest, str] | None = None
         self._rechecked = False
         self._verifier_losses = 0
         self._after_stop: Callable[[], None] = self._nothing
         self._ending: Outcome | None = None
         self._offloaded = 0
+        self._when_idle: Callable[[], None] = self._nothing
 
     # --- for the engine ---------------------------------------------------------------
 
     @property
     def downloaded_bytes(self) -> int:
         """Bytes that are in the file."""
-        if self.phase in ("verifying", "publishing", "done"):
+        if self.outcome is not None and self.outcome.kind == "completed":
             return self.total_bytes or 0
         if self.lanes.plan is not None:
             return self.lanes.plan.received_bytes
-        return self.lanes.received_bytes if self.lanes.whole else self.resumed_bytes
+        return self.lanes.stream_bytes if self.lanes.whole else self.resumed_bytes
 
     def start(self) -> None:
         """Begin, on disk: what is there already decides what is asked for."""
@@ -256,7 +260,8 @@ class Job:
             found = self._found
             if found is None or found.header.url_sha256 != url_digest(url):
                 self._found = self._look(store, safe_name(url, answer.disposition))
-        if self._published_before(store) or self._reuses_existing():
+        self._reuse = self._reuses_existing()
+        if self._reuse or self._published_before(store):
             return
         try:
             self._prepare_files(store, answer)
@@ -319,7 +324,7 @@ class Job:
         self._verification.expect(answer.digests)
         if self._published_before(store):
             self._finish_reused(None)
-        elif self._reuses_existing():
+        elif self._reuse:
             self._compare_existing()
         elif self._found is not None and self._found.doubtful:
             self._check(self._found.doubtful)
@@ -330,6 +335,7 @@ class Job:
         """Have pieces read back and compared; `on_checked` follows."""
         assert self._store is not None
         assert self._store.part is not None
+        self._checking = True
         rows = [(p.offset, p.length, p.xxh3) for p in pieces]
         self._crew.verify(self, Check(self.number, self._store.part.path, rows))
 
@@ -349,8 +355,9 @@ class Job:
         if self.resumed_bytes:
             self._crew.event(self, "resumed", {"bytes": self.resumed_bytes})
         self._verification.start(store.part.path)
-        if self._config.durability == "checkpoint":
-            self._crew.call_later(_CHECKPOINT_SECONDS, self._checkpoint)
+        if self._config.durability == "checkpoint" and not self._checkpoints:
+            self._checkpoints = True
+            self._crew.call_later(self, _CHECKPOINT_SECONDS, self._checkpoint)
         self.lanes.begin(
             plan,
             self._part_ref(store.part, plan),
@@ -389,20 +396,13 @@ class Job:
 
     def _checkpoint(self) -> None:
         """Have what is recorded so far put onto the disk, every few seconds."""
+        if self._ending is not None:
+            return
+        self._crew.call_later(self, _CHECKPOINT_SECONDS, self._checkpoint)
         store = self._store
-        if self.phase != "transferring" or self._ending is not None or store is None:
-            return
-        manifest, part = store.manifest, store.part
-        if manifest is None or part is None:
-            return
-        covered = manifest.piece_count
-
-        def synced(_: None) -> None:
-            if store.manifest is manifest:
-                manifest.checkpoint(covered)
-            self._crew.call_later(_CHECKPOINT_SECONDS, self._checkpoint)
-
-        self._offload(part.sync, synced)
+        if self.phase == "transferring" and not self._offloaded and store is not None:
+            covered = store.recorded
+            self._offload(lambda: store.checkpoint(covered), lambda _: None)
 
     def source_failed(self, error: SegdlError, action: Action) -> None:
         """Start over when the file changed once, turn to a mirror, or fail."""
@@ -423,8 +423,9 @@ class Job:
 
     def stream_broke(self, _: SegdlError) -> None:
         """Probe again, from byte 0; what the new answer fits to is kept."""
-        self._fresh = True
-        self._stop_then(self._start_over)
+        if self._ending is None:
+            self._fresh = True
+            self._stop_then(lambda: self._once_idle(self._start_over))
 
     def _start_over(self) -> None:
         """All lanes have stopped: look at what is there, as at the start."""
@@ -480,6 +481,10 @@ class Job:
 
     def on_checked(self, checked: Checked) -> None:
         """Go on after pieces were read back."""
+        self._checking = False
+        self._once_idle(lambda: self._checked(checked))
+
+    def _checked(self, checked: Checked) -> None:
         if self._ending is not None:
             return
         store = self._store
@@ -548,16 +553,18 @@ class Job:
         store = self._store
         if self._ending is not None or store is None:
             return
+        if not (self._comparing or self._checking or self._verification.running):
+            return
         self._verifier_losses += 1
         if self._verifier_losses > _VERIFIER_LOSSES:
             self.fail(error)
         elif self._comparing:
             self._compare_existing()
-        elif self._wrong is not None and store.manifest is not None:
+        elif self._checking and self._wrong is None:
+            self._check([] if self._found is None else self._found.doubtful)
+        elif self._checking and store.manifest is not None:
             self._check(list(store.manifest.pieces()))
-        elif self.phase == "probing" and self._found is not None and self._answer:
-            self._check(self._found.doubtful)
-        elif self._verification.running and store.part is not None:
+        elif store.part is not None:
             self._verification.start(store.part.path)
             if self.phase == "verifying":
                 self.all_written(self.total_bytes or 0)
@@ -571,14 +578,17 @@ class Job:
         self._comparing = True
         self._stop_then(self._nothing)
         size = store.size_of_existing()
-        if answer is not None and answer.complete not in (None, size):
-            self.fail(
-                DestinationExists(
-                    f"{store.path} exists and has {size} bytes, the remote file has "
-                    f"{answer.complete}; choose on_exists: overwrite or rename"
+        if answer is not None and answer.complete != size:
+            length = "unknown" if answer.complete is None else str(answer.complete)
+            if answer.complete is not None or not self._verification:
+                self.fail(
+                    DestinationExists(
+                        f"{store.path} exists and has {size} bytes, the length of the "
+                        f"remote file is {length}; choose on_exists: overwrite or "
+                        "rename"
+                    )
                 )
-            )
-            return
+                return
         self.total_bytes = size
         if not self._verification:
             self._finish_reused(None)
@@ -615,9 +625,17 @@ class Job:
         store, size = self._store, self.total_bytes or 0
         assert store is not None
         overwrite = self.request.on_exists == "overwrite"
-        self._offload(
-            lambda: store.publish(size, overwrite=overwrite),
-            lambda _: self._end(Outcome(kind="completed", checksum=checksum)),
+        completed = Outcome(kind="completed", checksum=checksum)
+
+        def published(_: str) -> None:
+            if self._ending is None or self._ending.kind != "discarded":
+                self._ending = completed  # also when it was to stop meanwhile
+            self._end(completed)
+
+        self._once_idle(
+            lambda: self._offload(
+                lambda: store.publish(size, overwrite=overwrite), published, final=True
+            )
         )
 
     def _end(self, outcome: Outcome) -> None:
@@ -658,23 +676,42 @@ class Job:
         self.phase = "done"
         self._crew.ended(self)
 
-    def _offload(self, work: Callable[[], Any], done: Callable[[Any], None]) -> None:
-        """Run `work` on a helper thread, then `done` here, unless the job ends."""
+    def _once_idle(self, call: Callable[[], None]) -> None:
+        """Call when no helper thread is at work on the store, unless the job ends."""
+        if self._ending is not None:
+            self._close()
+        elif self._offloaded:
+            self._when_idle = call
+        else:
+            call()
+
+    def _offload(
+        self,
+        work: Callable[[], Any],
+        done: Callable[[Any], None],
+        *,
+        final: bool = False,
+    ) -> None:
+        """
+        Run `work` on a helper thread, then `done` here.
+
+        Args:
+            work: What may wait for the disk.
+            done: Called with its result; not when the job ends meanwhile.
+            final: Call it also then.
+        """
         self._offloaded += 1
 
         def back(result: Any, error: SegdlError | None) -> None:
             self._offloaded -= 1
-            if self._ending is not None:
-                self._close()
-            elif error is not None:
+            if error is None and (final or self._ending is None):
+                done(result)
+            elif error is not None and self._ending is None:
                 self.fail(error)
-            else:
-                try:
-                    done(result)
-                except SegdlError as exc:
-                    self.fail(exc)
+            call, self._when_idle = self._when_idle, self._nothing
+            self._once_idle(call)
 
-        self._crew.offload(work, back)
+        self._crew.offload(self, work, back)
 
 
 def _plan_of(found: Found) -> Plan:

@@ -39,7 +39,7 @@ from segdl._ranges import ByteRange
 from segdl._request import Request
 from segdl._retry import Action
 from segdl._urls import headers_for, origin
-from segdl.errors import SegdlError, WorkerError
+from segdl.errors import SegdlError, StatusError, WorkerError
 from segdl.progress import RateMeter
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Lanes:
         effective_url: Where it led to, None while that has to be found out.
         whole: Whether the origin has no ranges, so that one stream brings everything.
         received_bytes: Body bytes received in this job.
+        stream_bytes: Those of the present stream, since `begin`.
         meter: Their rate.
     """
 
@@ -148,6 +149,7 @@ class Lanes:
         self._lanes: dict[int, Lane] = {}
         self._part: PartRef | None = None
         self._validator: Validator | None = None
+        self._begun_at = 0
         self._stopping = False
         self._stops = 0
         self._resolved_again = False
@@ -155,6 +157,10 @@ class Lanes:
         self._round = 0
         self._not_before = 0.0
         self._cap = _most_connections(request)
+
+    @property
+    def stream_bytes(self) -> int:
+        return self.received_bytes - self._begun_at
 
     def __len__(self) -> int:
         return len(self._lanes)
@@ -210,6 +216,7 @@ class Lanes:
             validator: What every further answer must agree with.
         """
         self.plan, self._part, self._validator = plan, part, validator
+        self._begun_at = self.received_bytes
         self.meter.add(self._crew.now(), self.received_bytes)
         probe = next((n for n, lane in self._lanes.items() if lane.held), None)
         if plan is not None:
@@ -228,7 +235,9 @@ class Lanes:
             self._crew.send(number, Stop(number))
         if self._lanes:
             stops = self._stops
-            self._crew.call_later(_STOP_SECONDS, lambda: self._give_up(stops))
+            self._crew.call_later(
+                self._job, _STOP_SECONDS, lambda: self._give_up(stops)
+            )
         else:
             self._owner.lanes_gone()
 
@@ -437,35 +446,39 @@ class Lanes:
         """Decide what a failed lane means."""
         if lane.held and self.effective_url is not None:
             return  # answered: the file is being prepared, others will ask for this
-        led = not lane.held and lane.url != self.source_url
-        action = _retry.classify(error, resolvable=led and not self._outdated(lane))
-        if led and self._outdated(lane) and action is Action.FATAL:
+        action = _retry.classify(error, resolvable=self._was_led(lane, error))
+        if action is Action.RESOLVE and self._outdated(lane):
             # It used a link that was found expired already: that says nothing new.
-            self._crew.call_later(_CONTINUE_SECONDS, self._go_on)
-        elif action in (Action.FATAL, Action.CHANGED):
-            self._owner.source_failed(error, action)
-        elif action is Action.RESOLVE and self._resolved_again:
-            self._owner.source_failed(error, Action.FATAL)
-        elif action is Action.RESOLVE:
+            self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
+        elif action is Action.RESOLVE and not self._resolved_again:
             self._resolved_again = True
             self.effective_url = None
             self.fill()
+        elif action in (Action.FATAL, Action.RESOLVE):
+            self._owner.source_failed(error, Action.FATAL)
+        elif action is Action.CHANGED:
+            self._owner.source_failed(error, action)
         elif self.whole and not lane.held:
             # One stream can't be gone on with in the middle.
             self._count(lane, error, lambda: self._owner.stream_broke(error))
         elif isinstance(error, WorkerError) or (
             action is Action.CONTINUE and lane.received
         ):
-            self._crew.call_later(_CONTINUE_SECONDS, self._go_on)
+            self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
         elif _retry.is_busy(error) and not lane.received and self._receiving():
             # One connection more than the origin likes: do with those that live.
             self._cap = self._receiving()
         else:
             self._count(lane, error, self._go_on)
 
+    def _was_led(self, lane: Lane, error: SegdlError) -> bool:
+        """Whether a lane used a link that may lead elsewhere by now."""
+        status = error.status if isinstance(error, StatusError) else 0
+        return not lane.held and (lane.url != self.source_url or 300 <= status < 400)
+
     def _outdated(self, lane: Lane) -> bool:
         """Whether the link was resolved again, or is being, since a lane began."""
-        return lane.url not in (self.effective_url, self.source_url)
+        return not lane.follow and lane.url != self.effective_url
 
     def _receiving(self) -> int:
         """Count the lanes that have received something."""
@@ -474,7 +487,7 @@ class Lanes:
     def _count(self, lane: Lane, error: SegdlError, again: Callable[[], None]) -> None:
         """Count an attempt that brought nothing; give up when there were too many."""
         if lane.round != self._round:
-            self._crew.call_later(_CONTINUE_SECONDS, self._go_on)
+            self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
             return
         self._round += 1
         self._attempt += 1
@@ -489,7 +502,7 @@ class Lanes:
         )
         self._not_before = self._crew.now() + delay
         self.report_retry(str(error), delay)
-        self._crew.call_later(delay, again)
+        self._crew.call_later(self._job, delay, again)
 
     def report_retry(self, reason: str, delay: float) -> None:
         """Tell the users of events why something is asked for again."""

@@ -180,7 +180,10 @@ class Scheduler:
             self._send(self._verifier, message)
 
     def offload(
-        self, work: Callable[[], Any], done: Callable[[Any, SegdlError | None], None]
+        self,
+        job: Job,
+        work: Callable[[], Any],
+        done: Callable[[Any, SegdlError | None], None],
     ) -> None:
         def run() -> None:
             result, error = None, None
@@ -189,15 +192,15 @@ class Scheduler:
             except SegdlError as exc:
                 error = exc
             except Exception as exc:
-                error = WorkerError(f"unexpected {type(exc).__name__}: {exc}")
-                error.__cause__ = exc
+                error = _unexpected(exc)
                 _log_unexpected("a job's work on the disk", exc)
-            self.post(lambda: done(result, error))
+            self.post(lambda: self._for_job(job, done, result, error))
 
         threading.Thread(target=run, name="segdl-disk", daemon=True).start()
 
-    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
-        entry = (time.monotonic() + seconds, next(self._numbers), call)
+    def call_later(self, job: Job, seconds: float, call: Callable[[], None]) -> None:
+        moment = time.monotonic() + seconds
+        entry = (moment, next(self._numbers), lambda: self._for_job(job, call))
         heapq.heappush(self._timers, entry)
 
     def event(self, job: Job, kind: str, fields: dict[str, Any]) -> None:
@@ -270,7 +273,8 @@ class Scheduler:
                     job = self._lanes[piece[0]][0]
                     by_job.setdefault(job.number, []).append(piece)
             for number, pieces in by_job.items():
-                self._jobs[number].lanes.on_pieces(pieces)
+                job = self._jobs[number]
+                self._for_job(job, job.lanes.on_pieces, pieces)
         elif isinstance(message, Progress):
             for lane, position, received in message.lanes:
                 if lane in self._lanes:
@@ -278,11 +282,11 @@ class Scheduler:
         elif isinstance(message, Crashed):
             _log_crash(message.trace)
         elif isinstance(message, (Hashed, Checked)):
-            job = self._jobs.get(message.job)  # type: ignore[assignment]
-            if job is not None and isinstance(message, Hashed):
-                job.on_hashed(message)
-            elif job is not None and isinstance(message, Checked):
-                job.on_checked(message)
+            owner = self._jobs.get(message.job)
+            if owner is not None and isinstance(message, Hashed):
+                self._for_job(owner, owner.on_hashed, message)
+            elif owner is not None and isinstance(message, Checked):
+                self._for_job(owner, owner.on_checked, message)
         elif isinstance(message, (Answered, Shrunk, Ended)):
             self._handle_lane(worker, message)
 
@@ -292,13 +296,13 @@ class Scheduler:
             return
         job = held[0]
         if isinstance(message, Answered):
-            job.lanes.on_answered(message)
+            self._for_job(job, job.lanes.on_answered, message)
         elif isinstance(message, Shrunk):
-            job.lanes.on_shrunk(message.lane, message.end)
+            self._for_job(job, job.lanes.on_shrunk, message.lane, message.end)
         else:
             del self._lanes[message.lane]
             worker.lanes -= 1
-            job.lanes.on_ended(message)
+            self._for_job(job, job.lanes.on_ended, message)
             self._share_limit()
 
     def _guarded(self, call: Callable[..., None], *arguments: Any) -> None:
@@ -307,6 +311,14 @@ class Scheduler:
             call(*arguments)
         except Exception as exc:
             _log_unexpected("the scheduler", exc)
+
+    def _for_job(self, job: Job, call: Callable[..., None], *arguments: Any) -> None:
+        """Call; what nobody expected fails this job, instead of leaving it stuck."""
+        try:
+            call(*arguments)
+        except Exception as exc:
+            _log_unexpected("a job", exc)
+            job.fail(_unexpected(exc))
 
     # --- workers ----------------------------------------------------------------------
 
@@ -377,13 +389,13 @@ class Scheduler:
         if worker is self._verifier:
             self._verifier = None
             for job in list(self._jobs.values()):
-                self._guarded(job.on_verifier_lost, error)
+                self._for_job(job, job.on_verifier_lost, error)
             return
         self._workers.remove(worker)
         lost = [n for n, (_, owner) in self._lanes.items() if owner is worker]
         for lane in lost:
             job = self._lanes.pop(lane)[0]
-            self._guarded(job.lanes.on_lost, lane, error)
+            self._for_job(job, job.lanes.on_lost, lane, error)
 
     def _forget(self, worker: Worker) -> None:
         """Stop watching a worker that is dead, and free its descriptors."""
@@ -430,6 +442,12 @@ class Scheduler:
 
 def _processes(wanted: int | str) -> int:
     return min(2, os.cpu_count() or 1) if isinstance(wanted, str) else max(1, wanted)
+
+
+def _unexpected(cause: Exception) -> WorkerError:
+    error = WorkerError(f"unexpected {type(cause).__name__}: {cause}")
+    error.__cause__ = cause
+    return error
 
 
 def _log_unexpected(where: str, error: BaseException) -> None:

@@ -245,6 +245,22 @@ class Store:
         if self.manifest is not None:
             self.manifest.append_pieces(pieces)
 
+    @property
+    def recorded(self) -> int:
+        """How many pieces are recorded."""
+        return 0 if self.manifest is None else self.manifest.piece_count
+
+    def checkpoint(self, covered: int) -> None:
+        """
+        Put recorded pieces onto the disk, for certain.
+
+        Args:
+            covered: `recorded`, as it was before.
+        """
+        if self.part is not None and self.manifest is not None:
+            self.part.sync()
+            self.manifest.checkpoint(covered)
+
     def size_of_existing(self) -> int:
         """Give the size of the file that has the final name, in bytes."""
         found = self.directory.stat(self.name)

@@ -44,10 +44,7 @@ from segdl._messages import (
 )
 from segdl._sink import BLOCK_BYTES, Sink
 from segdl._urls import headers_for, origin, redact, redact_text
-from segdl.errors import (
-    SegdlError,
-    TransferError,
-)
+from segdl.errors import SegdlError, StallError, TransferError
 
 # 512 KiB a recv: 16 - 64 KiB need several times the system calls, more gains nothing.
 # libcurl >= 8.7 has one such buffer for the whole multi handle.
@@ -430,7 +427,7 @@ class Transfers:
             lane.failure = error
         if lane.failure is None and code != 0 and not lane.full:
             lane.failure = self._curl_failure(lane, code, text)
-        if lane.failure is None and lane.held:
+        if lane.failure is None and lane.held and lane.answer is not None:
             lane.over = code
             return
         if lane.failure is None:
@@ -520,7 +517,25 @@ class Transfers:
             self._emit(Pieces(self._pieces[:_MAX_PIECES_A_MESSAGE]))
             del self._pieces[:_MAX_PIECES_A_MESSAGE]
 
+    def _end_stalled(self, now: float) -> None:
+        """
+        End lanes whose body has all but stopped for `timeout` seconds.
+
+        libcurl's own low speed limit sees that 5 s later (8.x): the speed it compares
+        is a mean over 5 s. It stays for what comes before the body.
+        """
+        # A turn that took longer waited for the disk, or the process was stopped.
+        seconds = min(now - self._progress_sent, 2 * _PROGRESS_SECONDS)
+        timeout = self._options.timeout
+        for lane in list(self._lanes.values()):
+            if lane.quiet(seconds, self._low_speed() * timeout) >= timeout:
+                lane.failure = StallError(
+                    f"{redact(lane.url)}: next to nothing came for {timeout:g} s"
+                )
+                self._end(lane)
+
     def _send_progress(self, now: float) -> None:
+        self._end_stalled(now)
         self._progress_sent = now
         rows = []
         for lane in list(self._lanes.values()):

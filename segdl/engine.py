@@ -406,7 +406,11 @@ class DownloadEngine:
             assert job.outcome is not None
             if task.status == CANCELLED and job.outcome.kind != "discarded":
                 self._discard_files(task)  # it had stopped before it heard of that
-            if task.id in self._running:
+            elif task.status not in FINAL and job.outcome.kind == "completed":
+                # It was to pause, when it had its name already.
+                self._queue.remove_task(task.id)
+                self._running[task.id] = job
+            elif task.id in self._running:
                 self._start(task)
         if self._running.get(task.id) is job:
             del self._running[task.id]
