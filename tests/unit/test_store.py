@@ -16,7 +16,13 @@ from segdl import _fs, _store
 from segdl._headers import EntityTag, Validator
 from segdl._manifest import Header, Piece
 from segdl._names import SafeName, checked_name, sidecar_names
-from segdl._store import Store, new_header, unfinished, url_digest
+from segdl._store import (
+    Store,
+    discard_unfinished,
+    new_header,
+    unfinished,
+    url_digest,
+)
 from segdl.errors import (
     DestinationBusy,
     DestinationExists,
@@ -293,10 +299,13 @@ def test_after_a_checkpoint(
     open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a checkpoint covers is accepted after a restart of the system too."""
-    store = begun(open_store, 0, 2)
-    assert store.manifest is not None
-    store.manifest.checkpoint(1)
+    store = begun(open_store, 0)
+    covered = store.recorded
+    write(store, 2)
+    store.checkpoint(covered)
     store.close()
+    store.checkpoint(covered)
+    assert store.recorded == 0
     monkeypatch.setattr(_fs, "boot_id", lambda: "another")
     found = open_store().look(NAME)
     assert found is not None
@@ -463,6 +472,26 @@ def test_discard_of_nothing(tmp_path: Path, open_store: OpenStore) -> None:
     """Before there is a part, nothing is removed."""
     open_store().discard()
     assert names(tmp_path) == []
+
+
+def test_discard_of_an_earlier_run(tmp_path: Path, open_store: OpenStore) -> None:
+    """What a run of the URL left is removed; another URL's is not."""
+    begun(open_store, 0).close()
+    discard_unfinished(str(tmp_path), NAME, "https://example.org/other")
+    assert names(tmp_path) == [PART, MANIFEST]
+    discard_unfinished(str(tmp_path), NAME, URL)
+    assert names(tmp_path) == []
+    discard_unfinished(str(tmp_path), NAME, URL)
+    discard_unfinished(str(tmp_path / "missing"), NAME, URL)
+    assert names(tmp_path) == []
+
+
+def test_discard_of_what_somebody_is_at(tmp_path: Path, open_store: OpenStore) -> None:
+    """What another engine is at is not removed."""
+    begun(open_store, 0)
+    with pytest.raises(DestinationBusy):
+        discard_unfinished(str(tmp_path), NAME, URL)
+    assert names(tmp_path) == [PART, MANIFEST]
 
 
 # --- errors of the disk ---------------------------------------------------------------
