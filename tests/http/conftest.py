@@ -90,9 +90,9 @@ def fetch(
         arguments = {"filename": NAME} | arguments
         engine = make_engine(**settings)
         task = engine.download(url, out, **arguments)
-        ended = task.wait(25)
+        ended = task.wait(12)
         engine.shutdown(wait=False)
-        assert ended, f"{task!r} {task.phase} after 25 s"
+        assert ended, f"{task!r} {task.phase} after 12 s"
         return task
 
     return run
