@@ -110,10 +110,13 @@ class Canary:
             )
         try:
             yield process
+        except BaseException:
+            self._kill()
+            # pytest shows it with the failure.
+            print(f"what the program wrote: {process.communicate()}")
+            raise
         finally:
-            for pid in self.alive():
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            self._kill()
             process.communicate()
 
     def run(
@@ -135,6 +138,11 @@ class Canary:
             ended = end_of(process)
             self.check_nothing_left()
         return ended
+
+    def _kill(self) -> None:
+        for pid in self.alive():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def end_of(process: subprocess.Popen[str]) -> Ended:
