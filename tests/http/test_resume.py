@@ -1,0 +1,441 @@
+"""What a second run keeps of the first, and when it must not (rows 34, 37, 64)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_checks import (
+    MANIFEST,
+    MIB,
+    NAME,
+    PART,
+    check_failed,
+    check_whole,
+    file_digest,
+    names,
+    recorded_bytes,
+    refetched,
+    umask,
+    until,
+)
+
+from segdl import DownloadEngine, DownloadTask
+from segdl.errors import (
+    ConnectError,
+    DestinationBusy,
+    DestinationExists,
+    StatusError,
+    UsageError,
+)
+from segdl.testing import Blob, Origin
+
+SIZE = 24 * MIB + 321
+RATE = 12 * MIB
+# What may be sent twice: the pieces in flight, and what was on its way to four lanes.
+AGAIN = 6 * MIB
+
+
+def half(engine: DownloadEngine, url: str, out: Path, **options: Any) -> DownloadTask:
+    """Start a download and wait until about half of it is there."""
+    task = engine.download(url, out, NAME, **options)
+    until(lambda: task.downloaded_size > SIZE // 2 or task.status == "failed")
+    assert task.status == "downloading", task.error
+    return task
+
+
+def leave_half(make_engine, url: str, out: Path, **options: Any) -> int:
+    """Leave about half of a download behind, as an engine that was shut down does."""
+    engine = make_engine()
+    task = half(engine, url, out, **options)
+    engine.shutdown(wait=False)
+    assert task.status == "paused"
+    assert names(out) == [PART, MANIFEST]
+    return task.downloaded_size
+
+
+def first_range(origin: Origin, skip: int) -> tuple[int, dict[str, str]]:
+    """Give where the first request after so many began, and its fields."""
+    request = origin.log.entries[skip]
+    begin = int(request.headers["range"].removeprefix("bytes=").partition("-")[0])
+    return begin, request.headers
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_pause_and_resume(origin, make_engine, out, processes) -> None:
+    """A task that was paused goes on where it was."""
+    origin.rate = RATE
+    engine = make_engine(processes=processes)
+    task = half(engine, origin.blob_url(1, SIZE), out)
+    assert task.pause()
+    assert (task.status, task.speed, task.connections) == ("paused", 0.0, 0)
+    before = task.downloaded_size
+    assert task.resume()
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size >= before - AGAIN
+    assert origin.log.served_twice() < AGAIN
+
+
+def test_pause_and_resume_many_times(origin, make_engine, out) -> None:
+    """However often it is paused, at whatever moment, the file is right."""
+    origin.rate = RATE
+    task = make_engine().download(origin.blob_url(1, SIZE), out, NAME)
+    for step in range(1, 8):
+        until(lambda step=step: task.downloaded_size >= step * 2 * MIB)
+        assert task.pause()
+        assert task.resume()
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_shutdown_and_new_engine(origin, make_engine, out, processes) -> None:
+    """Another engine goes on with what one left; If-Range carries the entity tag."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE)
+    engine = make_engine(processes=processes)
+    half(engine, url, out)
+    engine.shutdown(wait=False)
+    recorded = recorded_bytes(out, origin.blob(1, SIZE))
+    assert recorded > SIZE // 2 - AGAIN
+    skip = len(origin.log.settle())
+    task = make_engine(processes=processes).download(url, out, NAME)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size == recorded
+    begin, fields = first_range(origin, skip)
+    assert begin > 0
+    assert fields["if-range"] == origin.blob(1, SIZE).etag
+    second_run = origin.log.entries[skip:]
+    assert sum(r.sent_bytes for r in second_run) < SIZE - recorded + AGAIN
+
+
+def test_name_taken_from_the_answer_is_found_again(origin, make_engine, out) -> None:
+    """Without a name, the second run finds what the first saved by the answer's."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE, "a", disposition='attachment; filename="b.bin"')
+    engine = make_engine()
+    task = engine.download(url, out)
+    until(lambda: task.downloaded_size > SIZE // 2)
+    engine.shutdown(wait=False)
+    recorded = recorded_bytes(out, origin.blob(1, SIZE), "b.bin")
+    task = make_engine().download(url, out)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.file_path == str(out / "b.bin")
+    assert task.resumed_size == recorded
+
+
+def test_failure_and_resume(origin, make_engine, out) -> None:
+    """A task that failed for the network goes on when it is asked to."""
+    origin.rate = RATE
+    task = half(make_engine(retry_times=1), origin.blob_url(1, SIZE), out)
+    origin.stop()
+    assert task.wait(10)
+    check_failed(task, ConnectError)
+    recorded = recorded_bytes(out, origin.blob(1, SIZE))
+    origin.start()
+    assert task.resume()
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size == recorded
+    assert origin.log.served_twice() < AGAIN
+
+
+@pytest.mark.parametrize("kind", ["weak", "none"])
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_without_a_strong_validator(
+    origin, make_engine, out, kind, with_checksum
+) -> None:
+    """Nothing is combined across runs on a weak validator's word, but a checksum's."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE, etag=kind, lm="none")
+    checksum = f"sha256:{origin.blob(1, SIZE).digest()}" if with_checksum else None
+    leave_half(make_engine, url, out, checksum=checksum)
+    skip = len(origin.log.settle())
+    task = make_engine().download(url, out, NAME, checksum=checksum)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    begin, fields = first_range(origin, skip)
+    assert "if-range" not in fields
+    assert (begin > 0) is with_checksum
+    assert (task.resumed_size > 0) is with_checksum
+
+
+def test_strong_date_as_validator(origin, make_engine, out) -> None:
+    """Without an entity tag, a Last-Modified long past goes into If-Range."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE, etag="none")
+    leave_half(make_engine, url, out)
+    skip = len(origin.log.settle())
+    task = make_engine().download(url, out, NAME)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    begin, fields = first_range(origin, skip)
+    assert begin > 0
+    assert fields["if-range"].endswith(" GMT")
+
+
+def test_34_if_range_that_is_not_understood(origin, make_engine, out) -> None:
+    """An origin that answers If-Range with the whole file is asked without it."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE, f="ignoreif")
+    leave_half(make_engine, url, out)
+    skip = len(origin.log.settle())
+    task = make_engine().download(url, out, NAME)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size > SIZE // 2 - AGAIN
+    second_run = origin.log.entries[skip:]
+    assert sum(r.sent_bytes for r in second_run) < SIZE - task.resumed_size + AGAIN
+    assert sum("if-range" in r.headers for r in second_run) == 1
+
+
+@pytest.fixture
+def file_origin(tmp_path, segdl_origin_factory):
+    """Give an origin of a real file, its path, and a function that replaces it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    path = root / NAME
+
+    def replace(seed: int, size: int) -> Blob:
+        fresh = root / "fresh"
+        fresh.write_bytes(Blob(seed, size).read())
+        os.replace(fresh, path)
+        return Blob(seed, size)
+
+    replace(1, SIZE)
+    return segdl_origin_factory(root=root, rate=RATE), replace
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [
+        (SIZE, ""),
+        (SIZE + 4 * MIB, ""),
+        (3 * MIB, ""),
+        (0, ""),
+        (SIZE, "?f=ignoreif"),
+        (3 * MIB, "?f=ignoreif"),
+        (3 * MIB, "?f=ignoreif&f=nolast416"),
+        (0, "?f=ignoreif"),
+    ],
+)
+def test_37_changed_between_the_runs(
+    file_origin, make_engine, out, size, options
+) -> None:
+    """A file that changed meanwhile is begun anew; no old byte is in it."""
+    origin, replace = file_origin
+    url = origin.file_url(NAME) + options
+    leave_half(make_engine, url, out)
+    fresh = replace(2, size)
+    task = make_engine().download(url, out, NAME)
+    assert task.wait(10)
+    if size:
+        check_whole(task, fresh)
+    else:
+        assert (task.status, task.total_size) == ("completed", 0)
+    assert task.resumed_size == 0
+
+
+def test_37_changed_while_paused(file_origin, make_engine, out) -> None:
+    """The same within one engine."""
+    origin, replace = file_origin
+    task = half(make_engine(), origin.file_url(NAME), out)
+    task.pause()
+    fresh = replace(2, SIZE + 1)
+    task.resume()
+    assert task.wait(10)
+    check_whole(task, fresh)
+
+
+def test_37_changed_but_a_checksum_wants_the_old_one(
+    file_origin, make_engine, out
+) -> None:
+    """With a checksum of the old version, the new one is never published."""
+    origin, replace = file_origin
+    checksum = f"sha256:{Blob(1, SIZE).digest()}"
+    leave_half(make_engine, origin.file_url(NAME), out, checksum=checksum)
+    replace(2, SIZE)
+    task = make_engine().download(origin.file_url(NAME), out, NAME, checksum=checksum)
+    assert task.wait(10)
+    assert task.status == "failed"
+    assert NAME not in names(out)
+
+
+def test_37_416_that_says_nothing(origin, make_engine, out) -> None:
+    """A 416 at a resume that tells no length does not cost what is there."""
+    origin.rate = 2 * RATE
+    # One lane: the second request is the resume's.
+    url = origin.blob_url(1, SIZE, f="status=416@req2")
+    leave_half(make_engine, url, out, connections=1)
+    before = recorded_bytes(out, origin.blob(1, SIZE))
+    task = make_engine().download(url, out, NAME)
+    assert task.wait(10)
+    check_failed(task, StatusError, "416")
+    assert recorded_bytes(out, origin.blob(1, SIZE)) == before
+    assert task.resume()
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size == before
+
+
+def test_other_url_of_the_same_name(origin, make_engine, out) -> None:
+    """Another file's unfinished download is not taken over, nor thrown away."""
+    origin.rate = RATE
+    leave_half(make_engine, origin.blob_url(1, SIZE), out)
+    before = recorded_bytes(out, origin.blob(1, SIZE))
+    task = make_engine().download(origin.blob_url(2, SIZE), out, NAME)
+    assert task.wait(10)
+    check_failed(task, DestinationExists, "unfinished download", f"/b/1/{SIZE}")
+    assert recorded_bytes(out, origin.blob(1, SIZE)) == before
+
+
+def test_damaged_piece_is_fetched_again(origin, make_engine, out) -> None:
+    """With a checksum, a byte that went bad on the disk costs its piece alone."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE)
+    checksum = f"sha256:{origin.blob(1, SIZE).digest()}"
+    leave_half(make_engine, url, out, checksum=checksum)
+    with (out / PART).open("r+b") as file:
+        file.seek(12_345)
+        byte = file.read(1)
+        file.seek(12_345)
+        file.write(bytes([byte[0] ^ 1]))
+    skip = len(origin.log.settle())
+    task = make_engine().download(url, out, NAME, checksum=checksum)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.checksum == checksum
+    assert 0 < refetched(origin.log.entries[skip:], 0, MIB) <= MIB
+
+
+def test_part_that_vanished(origin, make_engine, out) -> None:
+    """Without its part, a manifest is worth nothing: begun anew."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE)
+    leave_half(make_engine, url, out)
+    (out / PART).unlink()
+    task = make_engine().download(url, out, NAME)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size == 0
+
+
+def test_part_without_its_manifest_is_not_trusted(origin, make_engine, out) -> None:
+    """A lone part holds somebody's bytes: it is neither used nor removed."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE)
+    leave_half(make_engine, url, out)
+    (out / MANIFEST).unlink()
+    kept = file_digest(out / PART)
+    task = make_engine().download(url, out, NAME)
+    assert task.wait(10)
+    check_failed(task, DestinationExists, "no manifest")
+    assert file_digest(out / PART) == kept
+
+
+def test_cancel_removes_part_and_manifest(origin, make_engine, out) -> None:
+    """What is cancelled leaves nothing, and says so once."""
+    origin.rate = RATE
+    task = half(make_engine(), origin.blob_url(1, SIZE), out)
+    assert task.cancel()
+    assert task.status == "cancelled"
+    until(lambda: names(out) == [])
+    assert not task.cancel()
+
+
+def test_resume_unfinished(origin, make_engine, out) -> None:
+    """What earlier runs left in a directory goes on, without being told its URLs."""
+    origin.rate = RATE
+    engine = make_engine()
+    urls = {
+        f"{seed}.bin": origin.blob_url(seed, SIZE, f"{seed}.bin") for seed in (1, 2)
+    }
+    # A URL's query may be a secret, and is never stored.
+    urls["3.bin"] = origin.blob_url(3, SIZE, "3.bin", etag="strong")
+    begun = [engine.download(url, out) for url in urls.values()]
+    until(lambda: all(task.downloaded_size > SIZE // 4 for task in begun))
+    engine.shutdown(wait=False)
+    found = make_engine().resume_unfinished(out)
+    assert [task.filename for task in found] == ["1.bin", "2.bin", "3.bin"]
+    assert all(task.wait(15) for task in found)
+    assert [task.status for task in found] == ["completed", "completed", "failed"]
+    for seed, task in zip((1, 2), found, strict=False):
+        assert file_digest(task.result(0)) == origin.blob(seed, SIZE).digest()
+        assert task.resumed_size > SIZE // 4 - AGAIN
+    error = found[2].exception(0)
+    assert isinstance(error, UsageError)
+    assert "3.bin" in str(error)
+    task = make_engine().download(urls["3.bin"], out)
+    assert task.wait(10)
+    assert (task.status, task.resumed_size > 0) == ("completed", True)
+    assert names(out) == ["1.bin", "2.bin", "3.bin"]
+
+
+def test_resume_unfinished_of_an_empty_directory(make_engine, tmp_path) -> None:
+    """Where nothing was left, nothing is to do."""
+    assert make_engine().resume_unfinished(tmp_path) == []
+
+
+def test_64_two_tasks_of_one_engine(origin, make_engine, out) -> None:
+    """The same destination twice in one engine: the second fails, the first ends."""
+    origin.rate = RATE
+    engine = make_engine()
+    first = half(engine, origin.blob_url(1, SIZE), out)
+    second = engine.download(origin.blob_url(1, SIZE), out, NAME)
+    assert second.wait(10)
+    check_failed(second, DestinationBusy, NAME)
+    assert first.wait(10)
+    check_whole(first, origin.blob(1, SIZE))
+
+
+def test_64_two_engines_of_one_process(origin, make_engine, out) -> None:
+    """The same destination from two engines: the second one fails at once."""
+    origin.rate = RATE
+    first = half(make_engine(), origin.blob_url(1, SIZE), out)
+    second = make_engine().download(origin.blob_url(1, SIZE), out, NAME)
+    assert second.wait(10)
+    check_failed(second, DestinationBusy, NAME)
+    assert first.wait(10)
+    check_whole(first, origin.blob(1, SIZE))
+
+
+OTHER_PROCESS = """
+import sys
+from segdl import DownloadEngine
+with DownloadEngine(processes=0) as engine:
+    task = engine.download(sys.argv[1], sys.argv[2], sys.argv[3])
+    task.wait(20)
+    print(type(task.exception(0)).__name__, task.error, sep=": ")
+"""
+
+
+def test_64_two_processes(origin, make_engine, out) -> None:
+    """The lock holds between processes too."""
+    origin.rate = RATE // 6
+    first = half(make_engine(), origin.blob_url(1, SIZE), out)
+    command = [sys.executable, "-c", OTHER_PROCESS, origin.blob_url(1, SIZE)]
+    other = subprocess.run(
+        [*command, str(out), NAME], capture_output=True, text=True, timeout=20
+    )
+    assert other.stdout.startswith("DestinationBusy: "), other
+    origin.rate = None
+    assert first.wait(10)
+    check_whole(first, origin.blob(1, SIZE))
+
+
+def test_published_mode_follows_the_umask(origin, fetch) -> None:
+    """The finished file has the mode that other programs' files have."""
+    old = os.umask(0o027)
+    try:
+        task = fetch(origin.blob_url(1, 1000))
+        assert Path(task.result(0)).stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(old)
+    assert umask() == old
