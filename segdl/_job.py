@@ -203,10 +203,11 @@ class Job:
             self.lanes.open_probe(None, complete=None, validator=None, if_range=None)
             return
         validator = found.header.validator
-        missing = next(_plan_of(found).missing(), None)
-        if missing is not None:
-            end = min(missing.end, missing.begin + FIRST_BYTES)
-            missing = ByteRange(missing.begin, end)
+        size = found.header.size or 0
+        # With nothing missing one byte is enough to compare the validator.
+        missing = next(_plan_of(found).missing(), ByteRange(max(0, size - 1), size))
+        end = min(missing.end, missing.begin + FIRST_BYTES)
+        missing = ByteRange(missing.begin, end)
         self.lanes.open_probe(
             missing,
             complete=found.header.size,

@@ -57,6 +57,10 @@ AUTO_CONNECTIONS = 16
 _EVERYTHING = 2**62
 # A lane that delivered something and broke is followed by another after this long.
 _CONTINUE_SECONDS = 0.1
+# A lane's speed is known after this long.
+_KNOWN_SECONDS = 1.0
+# How long a limit that refusals taught holds, before one more lane is tried.
+_RAISE_SECONDS = 30.0
 # Lanes that do not stop in this time are given up, and their workers with them.
 _STOP_SECONDS = 1.0
 
@@ -71,7 +75,9 @@ class Lane:
         url: What it asks, or where that led.
         follow: Whether it follows redirects, and tells where they led.
         round: The round of attempts it belongs to.
+        began: When it was opened.
         held: Whether it waits for `Accept`.
+        answered: Whether its answer passed every check.
         received: Body bytes so far.
         splitting: Whether `Split` was sent and not answered.
         meter: How fast it is.
@@ -81,7 +87,9 @@ class Lane:
     url: str
     follow: bool
     round: int
+    began: float
     held: bool = False
+    answered: bool = False
     received: int = 0
     splitting: bool = False
     meter: RateMeter = field(default_factory=lambda: RateMeter(1.0))
@@ -150,6 +158,7 @@ class Lanes:
         self._part: PartRef | None = None
         self._validator: Validator | None = None
         self._begun_at = 0
+        self._complete = False
         self._stopping = False
         self._stops = 0
         self._resolved_again = False
@@ -217,10 +226,11 @@ class Lanes:
         """
         self.plan, self._part, self._validator = plan, part, validator
         self._begun_at = self.received_bytes
+        self._complete = False
         self.meter.add(self._crew.now(), self.received_bytes)
         probe = next((n for n, lane in self._lanes.items() if lane.held), None)
         if plan is not None:
-            plan.divide(self._desired())
+            plan.divide(self._first_lanes(plan))
         if probe is not None:
             self._accept(probe, part)
         elif plan is None:
@@ -246,13 +256,16 @@ class Lanes:
         plan = self.plan
         if plan is None or self._part is None or self._stopping:
             return
-        if plan.finished and not self._lanes:
-            self._owner.all_written(plan.size)
+        if plan.finished:
+            if not self._lanes and not self._complete:
+                self._complete = True
+                self._owner.all_written(plan.size)
             return
+        self._complete = False
         if self._crew.now() < self._not_before:
             return
-        desired = self._desired()
-        while len(self._lanes) < desired and plan.missing_bytes:
+        most = 1 if self.whole else self._cap
+        while len(self._lanes) < most and plan.missing_bytes:
             if self.effective_url is None and self._resolving():
                 return  # one lane finds out where the link leads now
             number = self._crew.lane_number()
@@ -265,14 +278,17 @@ class Lanes:
                 validator=self._validator,
                 part=self._part,
             )
-        self._split(plan, desired - len(self._lanes))
+        self._split(plan, most - len(self._lanes))
 
     # --- what workers say -------------------------------------------------------------
 
     def on_answered(self, answer: Answered) -> None:
         """Take the head of an answer: the probe's, or one that resolved the link."""
         lane = self._lanes.get(answer.lane)
-        if lane is None or self._stopping or not lane.follow:
+        if lane is None or self._stopping:
+            return
+        lane.answered = True
+        if not lane.follow:
             return
         self.effective_url = lane.url = answer.url
         if lane.held:
@@ -298,15 +314,16 @@ class Lanes:
         if lane is None:
             return
         now = self._crew.now()
+        if received > lane.received and not self.whole:
+            self._attempt = 0  # progress refills the budget
+            if lane.url == self.effective_url:
+                self._resolved_again = False
         self.received_bytes += received - lane.received
         lane.received = received
         lane.meter.add(now, received)
         self.meter.add(now, self.received_bytes)
-        if received and lane.round == self._round and not self.whole:
-            self._attempt = 0
-            self._resolved_again = False
         if self.plan is not None and number in self.plan.segments:
-            self.plan.advance(number, position, lane.meter.rate(now))
+            self.plan.advance(number, position)
 
     def on_shrunk(self, number: int, end: int) -> None:
         """Share out what a split lane gave up."""
@@ -336,11 +353,11 @@ class Lanes:
 
     # --- lanes ------------------------------------------------------------------------
 
-    def _desired(self) -> int:
-        """How many lanes there should be."""
-        if self.whole or self.plan is None:
+    def _first_lanes(self, plan: Plan) -> int:
+        """How many lanes the first plan is for."""
+        if self.whole:
             return 1
-        rest = self.plan.size - self.plan.done_bytes
+        rest = plan.size - plan.done_bytes
         return max(1, min(self._cap, rest // MIN_LANE_BYTES))
 
     def _open(
@@ -360,7 +377,9 @@ class Lanes:
         if number is None:
             number = self._crew.lane_number()
         follow = self.effective_url is None
-        self._lanes[number] = Lane(wanted.begin, url, follow, self._round, held=hold)
+        self._lanes[number] = Lane(
+            wanted.begin, url, follow, self._round, self._crew.now(), held=hold
+        )
         fetch = Fetch(
             lane=number,
             url=url,
@@ -400,8 +419,14 @@ class Lanes:
 
     def _split(self, plan: Plan, free: int) -> None:
         """Have other lanes share what they have with so many free ones."""
-        if self.whole:
+        if self.whole or free <= 0:
             return
+        now = self._crew.now()
+        for name, segment in plan.segments.items():
+            lane = self._lanes[name]
+            if now - lane.began >= _KNOWN_SECONDS:
+                # A lane that delivers nothing would take for ever: 0.0 means unknown.
+                segment.bytes_per_second = max(1.0, lane.meter.rate(now))
         splitting = [n for n, lane in self._lanes.items() if lane.splitting]
         for _ in range(free - len(splitting)):
             number = plan.splittable(splitting)
@@ -465,9 +490,9 @@ class Lanes:
             action is Action.CONTINUE and lane.received
         ):
             self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
-        elif _retry.is_busy(error) and not lane.received and self._receiving():
+        elif _retry.may_be_refused(error) and not lane.received and self._living():
             # One connection more than the origin likes: do with those that live.
-            self._cap = self._receiving()
+            self._lower_cap(self._living())
         else:
             self._count(lane, error, self._go_on)
 
@@ -480,9 +505,24 @@ class Lanes:
         """Whether the link was resolved again, or is being, since a lane began."""
         return not lane.follow and lane.url != self.effective_url
 
-    def _receiving(self) -> int:
-        """Count the lanes that have received something."""
-        return sum(1 for lane in self._lanes.values() if lane.received)
+    def _living(self) -> int:
+        """Count the lanes that have their answer."""
+        return sum(1 for lane in self._lanes.values() if lane.answered)
+
+    def _lower_cap(self, lanes: int) -> None:
+        """Open no more lanes than the origin bears; try one more now and then."""
+        if self._cap == _most_connections(self._request):
+            self._crew.call_later(self._job, _RAISE_SECONDS, self._raise_cap)
+        self._cap = lanes
+
+    def _raise_cap(self) -> None:
+        most = _most_connections(self._request)
+        if self._stopping or self._cap >= most:
+            return
+        self._cap += 1
+        if self._cap < most:
+            self._crew.call_later(self._job, _RAISE_SECONDS, self._raise_cap)
+        self.fill()
 
     def _count(self, lane: Lane, error: SegdlError, again: Callable[[], None]) -> None:
         """Count an attempt that brought nothing; give up when there were too many."""

@@ -30,9 +30,12 @@ MAX_PIECE_BYTES = 16 * MIB
 # and a 4 GiB file at 2 GB/s makes 500 records a second.
 PIECES_WANTED = 1024
 
-# A lane is not split when less than this would be left to each of the two: the new
-# lane pays a round trip and a slow start first, the old one its connection.
-MIN_SPLIT_BYTES = 512 * 1024
+# A lane is not split when each half would be shorter than this, or when it will be done
+# in less than a new connection needs to come up.
+MIN_SPLIT_BYTES = 64 * 1024
+MIN_SPLIT_SECONDS = 0.25
+# One whose speed is not known yet is split only when there is plenty.
+MIN_BLIND_SPLIT_BYTES = 2 * MIB
 
 
 def piece_size(size: int) -> int:
@@ -184,11 +187,10 @@ class Plan:
         self.segments[lane] = segment
         return segment
 
-    def advance(self, lane: int, position: int, bytes_per_second: float) -> None:
-        """Note how far a lane has come, and how fast it goes."""
+    def advance(self, lane: int, position: int) -> None:
+        """Note how far a lane has come."""
         segment = self.segments[lane]
         segment.position = min(max(segment.position, position), segment.end)
-        segment.bytes_per_second = bytes_per_second
 
     def record(self, lane: int, offset: int, length: int) -> None:
         """
@@ -255,11 +257,11 @@ class Plan:
             The lane's number, or None when no lane has enough left to share.
         """
         excluded = set(busy)
-        known = [s.bytes_per_second for s in self.segments.values()]
-        typical = max([*known, 1.0])
+        speeds = [s.bytes_per_second for s in self.segments.values()]
+        typical = max(speeds, default=0.0) or 1.0
         best: tuple[float, int] | None = None
         for lane, segment in self.segments.items():
-            if lane in excluded or segment.remaining_bytes < 2 * MIN_SPLIT_BYTES:
+            if lane in excluded or not _worth_splitting(segment):
                 continue
             # A lane of unknown speed counts as a fast one: it has only just begun.
             seconds = segment.remaining_bytes / (segment.bytes_per_second or typical)
@@ -274,6 +276,13 @@ class Plan:
 
     def _give_back(self, begin: int, end: int) -> None:
         _add_run(self._missing, begin, end)
+
+
+def _worth_splitting(segment: Segment) -> bool:
+    rest, speed = segment.remaining_bytes, segment.bytes_per_second
+    if not speed:
+        return rest >= 2 * MIN_BLIND_SPLIT_BYTES
+    return rest >= 2 * MIN_SPLIT_BYTES and rest / speed >= MIN_SPLIT_SECONDS
 
 
 def _add_run(runs: list[tuple[int, int]], begin: int, end: int) -> None:

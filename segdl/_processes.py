@@ -20,6 +20,7 @@ of the standard one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -75,8 +76,8 @@ class Worker:
         except BaseException as error:
             for fd in fds:
                 os.close(fd)
-            if isinstance(error, OSError):
-                raise _not_started(error) from error
+            if isinstance(error, (OSError, RuntimeError)):
+                raise not_started(error) from error
             raise
         os.set_blocking(self._command_fd, False)
         os.set_blocking(self._event_fd, False)
@@ -222,11 +223,15 @@ def _import_path() -> list[str]:
     return paths
 
 
-def _not_started(error: OSError) -> WorkerError:
-    return WorkerError(
-        f"no worker could be started with {sys.executable or 'no interpreter'}: "
-        f"{error.strerror}; processes=0 does without processes"
-    )
+def not_started(error: OSError | RuntimeError) -> WorkerError:
+    """Say why a worker, or a thread, could not be started, and what to do."""
+    advice = "processes=0 does without worker processes"
+    if isinstance(error, RuntimeError):  # "can't start new thread"
+        advice = "lower max_workers, or raise the limit of processes (ulimit -u)"
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        advice = "lower max_workers, or raise the limit of open files (ulimit -n)"
+    reason = getattr(error, "strerror", None) or str(error)
+    return WorkerError(f"no worker could be started: {reason}; {advice}")
 
 
 def _block_sigint() -> set[int] | None:

@@ -124,11 +124,15 @@ def classify(error: SegdlError, *, resolvable: bool = False) -> Action:
     return Action.FATAL
 
 
-def is_busy(error: SegdlError) -> bool:
-    """Tell whether the origin may have refused one connection more than it likes."""
+def may_be_refused(error: SegdlError) -> bool:
+    """
+    Tell whether the origin may have refused one connection more than it likes.
+
+    Some say so (429, 503), some do not accept it, some cut it off.
+    """
     if isinstance(error, StatusError):
         return error.status in _BUSY_STATUS
-    return isinstance(error, ConnectError)
+    return isinstance(error, (ConnectError, IncompleteTransfer))
 
 
 def delay_seconds(

@@ -25,6 +25,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import ExitStack
 from itertools import count
 from typing import Any, Protocol
 
@@ -44,7 +45,7 @@ from segdl._messages import (
     Progress,
     Shrunk,
 )
-from segdl._processes import Worker, can_spawn
+from segdl._processes import Worker, can_spawn, not_started
 from segdl._worker import TRANSFER, VERIFY
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, WorkerError
@@ -74,6 +75,9 @@ class Scheduler:
         owner: The engine.
         lock: The engine's.
         user_agent: What requests say they are from.
+
+    Raises:
+        WorkerError: There is no descriptor, or no thread, left for it.
     """
 
     def __init__(
@@ -99,16 +103,23 @@ class Scheduler:
         self._limit_rate = config.limit_rate
         self._shares: dict[int, float | None] = {}
         self._stopping = False
-        self._selector = selectors.DefaultSelector()
         self._wake_lock = threading.Lock()
-        self._wake_reader, self._wake_writer = os.pipe()
-        for fd in (self._wake_reader, self._wake_writer):
-            os.set_blocking(fd, False)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
         self._thread = threading.Thread(
             target=self._run, name="segdl-engine", daemon=True
         )
-        self._thread.start()
+        with ExitStack() as undo:
+            try:
+                self._selector = selectors.DefaultSelector()
+                undo.callback(self._selector.close)
+                self._wake_reader, self._wake_writer = os.pipe()
+                for fd in (self._wake_reader, self._wake_writer):
+                    undo.callback(os.close, fd)
+                    os.set_blocking(fd, False)
+                self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
+                self._thread.start()
+            except (OSError, RuntimeError) as error:
+                raise not_started(error) from error
+            undo.pop_all()
 
     # --- for the engine, on any thread ------------------------------------------------
 
@@ -226,8 +237,13 @@ class Scheduler:
                     self._guarded(heapq.heappop(self._timers)[2])
                 if now >= next_tick:
                     next_tick = now + _TICK_SECONDS
-                    self._guarded(self._owner.tick, now)
+                    self._tick(now)
         self._close()
+
+    def _tick(self, now: float) -> None:
+        for job in list(self._jobs.values()):
+            self._for_job(job, job.lanes.fill)
+        self._guarded(self._owner.tick, now)
 
     def _wait_seconds(self, next_tick: float) -> float | None:
         """How long nothing will happen by itself; None while there is no job."""
@@ -316,6 +332,8 @@ class Scheduler:
         """Call; what nobody expected fails this job, instead of leaving it stuck."""
         try:
             call(*arguments)
+        except SegdlError as error:
+            job.fail(error)
         except Exception as exc:
             _log_unexpected("a job", exc)
             job.fail(_unexpected(exc))
@@ -408,7 +426,7 @@ class Scheduler:
     def _too_many_deaths(self) -> WorkerError:
         return WorkerError(
             f"worker processes ended unexpectedly {len(self._deaths)} times in a "
-            "minute; with processes=0 segdl does without them"
+            "minute; see the system log, and whether memory is short"
         )
 
     def _share_limit(self) -> None:

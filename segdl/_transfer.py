@@ -397,23 +397,22 @@ class Transfers:
     # --- the ends of a lane -----------------------------------------------------------
 
     def answered(self, lane: Exchange) -> None:
-        """Tell the parent about an answer: held ones, and where redirects led."""
+        """Tell the parent about an answer that passed every check."""
         answer = lane.answer
         assert answer is not None
-        if lane.fetch.hold or lane.fetch.follow:
-            self._emit(
-                Answered(
-                    lane.fetch.lane,
-                    lane.url,
-                    answer.ranges,
-                    answer.complete,
-                    answer.validator.to_json(),
-                    answer.disposition,
-                    [(d.algorithm, d.hex, d.source) for d in answer.digests],
-                    answer.accepts_ranges,
-                    answer.framed,
-                )
+        self._emit(
+            Answered(
+                lane.fetch.lane,
+                lane.url,
+                answer.ranges,
+                answer.complete,
+                answer.validator.to_json(),
+                answer.disposition,
+                [(d.algorithm, d.hex, d.source) for d in answer.digests],
+                answer.accepts_ranges,
+                answer.framed,
             )
+        )
 
     def _finished(self, lane: Exchange, code: int, text: str) -> None:
         """Go on after libcurl has finished a request: redirect, wait, or end."""

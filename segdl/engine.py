@@ -32,7 +32,7 @@ from segdl._scheduler import Scheduler
 from segdl._store import discard_unfinished, unfinished, url_digest
 from segdl._version import __version__
 from segdl.config import EngineConfig
-from segdl.errors import SegdlError, UsageError
+from segdl.errors import SegdlError, UsageError, WorkerError
 from segdl.progress import TaskEvent, eta_seconds
 from segdl.queue import DownloadQueue
 from segdl.stats import DownloadStats
@@ -508,6 +508,20 @@ class DownloadEngine:
 
     def _start(self, task: DownloadTask) -> None:
         """Start the job of an admitted task."""
+        try:
+            scheduler = self._running_scheduler()
+        except WorkerError as error:
+            del self._running[task.id]
+            task._fail(error)
+            self._report_failure(task)
+            return
+        number = next(self._numbers)
+        job = Job(number, self._requests[task.id], self._config, scheduler)
+        self._jobs[number] = task
+        self._running[task.id] = job
+        scheduler.start(job)
+
+    def _running_scheduler(self) -> Scheduler:
         if self._scheduler is None:
             self._scheduler = Scheduler(
                 replace(self._config, limit_rate=self._limit_rate),
@@ -515,11 +529,7 @@ class DownloadEngine:
                 self._lock,
                 f"segdl/{__version__}",
             )
-        number = next(self._numbers)
-        job = Job(number, self._requests[task.id], self._config, self._scheduler)
-        self._jobs[number] = task
-        self._running[task.id] = job
-        self._scheduler.start(job)
+        return self._scheduler
 
     def _halt(self, task: DownloadTask) -> None:
         """Stop a task's job, if it has one, and pause it."""

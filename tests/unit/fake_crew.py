@@ -61,9 +61,7 @@ class FakeCrew:
     def offload(self, _job: Any, work: Callable[[], Any], done: Done) -> None:
         self.waiting.append((work, done))
 
-    def call_later(
-        self, _job: Any, seconds: float, call: Callable[[], None]
-    ) -> None:
+    def call_later(self, _job: Any, seconds: float, call: Callable[[], None]) -> None:
         heapq.heappush(self.timers, (self.time + seconds, next(self._numbers), call))
 
     def event(self, _job: Any, kind: str, fields: dict[str, Any]) -> None:

@@ -524,7 +524,7 @@ def test_whole_mode_has_one_lane() -> None:
 
 
 def test_rates() -> None:
-    """The job's rate is over all lanes, a lane's is in the plan."""
+    """The job's rate is over all lanes."""
     stage = Stage(connections=2)
     first, second = stage.begin(40 * MIB)
     stage.receive(first, 1000)
@@ -533,9 +533,6 @@ def test_rates() -> None:
     stage.receive(first, 1000)
     stage.receive(second, 10)
     assert stage.lanes.meter.rate(stage.crew.now()) == pytest.approx(2020, rel=0.01)
-    assert stage.segments[first].bytes_per_second > (
-        10 * stage.segments[second].bytes_per_second
-    )
 
 
 # --- failures -------------------------------------------------------------------------
@@ -642,8 +639,8 @@ def test_progress_refills_the_budget() -> None:
     assert {fields["attempt"] for _, fields in stage.crew.events} == {1}
 
 
-def test_bytes_of_an_earlier_wave_refill_nothing() -> None:
-    """A lane from before the failure proves nothing about new connections."""
+def test_bytes_of_an_earlier_wave_refill_the_budget() -> None:
+    """Progress is progress, whichever lane makes it."""
     stage = Stage(connections=2, retry_times=1)
     first, second = stage.begin(100 * MIB)
     stage.fail(first, StallError("stalled"))
@@ -651,7 +648,7 @@ def test_bytes_of_an_earlier_wave_refill_nothing() -> None:
     stage.crew.pass_time(FIRST_DELAY)
     (third,) = stage.new_lanes([second])
     stage.fail(third, StallError("stalled"))
-    assert stage.owner.told[-1] == ("source_failed", "stalled", Action.FATAL)
+    assert stage.owner.names() == ["probe_answered"]
 
 
 def test_delays_grow() -> None:
@@ -669,14 +666,15 @@ def test_a_busy_origin_gets_fewer_connections(error: SegdlError) -> None:
     """An origin that refuses one connection more keeps those it serves."""
     stage = Stage(connections=4, retry_times=0)
     lanes = stage.begin(400 * MIB)
-    for lane in lanes[:2]:
-        stage.receive(lane, MIB)
+    stage.answer(lanes[1])
     for lane in lanes[2:]:
         stage.fail(lane, error)
-    stage.crew.pass_time(60)
+    stage.crew.pass_time(29)
     assert stage.numbers() == lanes[:2]
     stage.finish(lanes[0])
     assert len(stage.numbers()) == 2
+    stage.crew.pass_time(2)
+    assert any(Split(lane) in stage.crew.messages(lane) for lane in stage.numbers())
     assert (stage.owner.names(), stage.crew.events) == (["probe_answered"], [])
 
 

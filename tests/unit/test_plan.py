@@ -16,7 +16,14 @@ from hypothesis.stateful import (
     rule,
 )
 
-from segdl._plan import MIB, MIN_SPLIT_BYTES, Plan, piece_size
+from segdl._plan import (
+    MIB,
+    MIN_BLIND_SPLIT_BYTES,
+    MIN_SPLIT_BYTES,
+    MIN_SPLIT_SECONDS,
+    Plan,
+    piece_size,
+)
 from segdl._ranges import ByteRange
 
 KIB = 1024
@@ -52,6 +59,13 @@ def test_piece_size(size: int, piece: int) -> None:
 
 PIECE = 64 * KIB
 MISSING, DONE = -1, -2
+
+
+def worth_splitting(rest: int, speed: float) -> bool:
+    """Say by the rules of `splittable` whether a lane has enough left."""
+    if speed == 0.0:
+        return rest >= 2 * MIN_BLIND_SPLIT_BYTES
+    return rest >= 2 * MIN_SPLIT_BYTES and rest / speed >= MIN_SPLIT_SECONDS
 
 
 class PlanMachine(RuleBasedStateMachine):
@@ -143,7 +157,8 @@ class PlanMachine(RuleBasedStateMachine):
         """A lane's position goes forwards only, and not past its end."""
         lane = self.lane(data)
         position = self.positions[lane] + move * KIB
-        self.plan.advance(lane, position, speed)
+        self.plan.advance(lane, position)
+        self.plan.segments[lane].bytes_per_second = speed
         end = self.plan.segments[lane].end
         self.positions[lane] = min(max(self.positions[lane], position), end)
         self.speeds[lane] = speed
@@ -190,11 +205,11 @@ class PlanMachine(RuleBasedStateMachine):
             lane: segment.end - self.positions[lane]
             for lane, segment in self.plan.segments.items()
         }
-        typical = max([*self.speeds.values(), 1.0])
+        typical = max(self.speeds.values(), default=0.0) or 1.0
         seconds = {
-            lane: rest[lane] / (self.speeds[lane] or typical)
-            for lane in rest
-            if lane not in busy and rest[lane] >= 2 * MIN_SPLIT_BYTES
+            lane: rest[lane] / (speed or typical)
+            for lane, speed in self.speeds.items()
+            if lane not in busy and worth_splitting(rest[lane], speed)
         }
         chosen = self.plan.splittable(busy)
         if not seconds:
@@ -356,14 +371,14 @@ def plan_of_lanes(*speeds: float) -> Plan:
     plan = Plan(4 * MIB * len(speeds), MIB)
     for lane, speed in enumerate(speeds, 1):
         plan.take(lane, 4 * MIB)
-        plan.advance(lane, 0, speed)
+        plan.segments[lane].bytes_per_second = speed
     return plan
 
 
 def test_split_by_time_not_by_bytes() -> None:
     """A slow lane with less left is split before a fast one with more."""
     plan = plan_of_lanes(100.0, 10.0)
-    plan.advance(2, 6 * MIB, 10.0)
+    plan.advance(2, 6 * MIB)
     assert plan.splittable() == 2
 
 
@@ -375,7 +390,7 @@ def test_a_new_lane_counts_as_a_fast_one() -> None:
 def test_unknown_speeds_split_by_bytes() -> None:
     """As long as no speed is known, the lane with most left is split."""
     plan = plan_of_lanes(0.0, 0.0)
-    plan.advance(1, MIB, 0.0)
+    plan.advance(1, MIB)
     assert plan.splittable() == 2
 
 
@@ -390,7 +405,22 @@ def test_busy_lanes_are_not_split_again() -> None:
     ("left", "lane"), [(2 * MIN_SPLIT_BYTES, 1), (2 * MIN_SPLIT_BYTES - 1, None)]
 )
 def test_too_little_is_not_split(left: int, lane: int | None) -> None:
-    """Each half of a split lane has at least 512 KiB."""
+    """Each half of a split lane has at least 64 KiB."""
     plan = plan_of_lanes(10.0)
-    plan.advance(1, 4 * MIB - left, 10.0)
+    plan.advance(1, 4 * MIB - left)
     assert plan.splittable() == lane
+
+
+def test_what_is_done_soon_is_not_split() -> None:
+    """A lane that needs no longer than a new connection is left alone."""
+    plan = plan_of_lanes(4.0 * 4 * MIB + 1)
+    assert plan.splittable() is None
+    plan.segments[1].bytes_per_second = 4.0 * 4 * MIB
+    assert plan.splittable() == 1
+
+
+def test_little_of_unknown_speed_is_not_split() -> None:
+    """A lane that has only just begun is split when there is plenty."""
+    plan = plan_of_lanes(0.0)
+    plan.advance(1, 1)
+    assert plan.splittable() is None

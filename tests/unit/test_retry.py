@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from segdl import errors
-from segdl._retry import Action, classify, curl_error, delay_seconds, is_busy
+from segdl._retry import Action, classify, curl_error, delay_seconds, may_be_refused
 from segdl.errors import (
     ConnectError,
     IncompleteTransfer,
@@ -251,13 +251,13 @@ def test_failure_through_a_proxy_says_so() -> None:
         (ConnectError("why"), True),
         (StatusError("why", status=500), False),
         (StatusError("why", status=404), False),
-        (IncompleteTransfer("why"), False),
+        (IncompleteTransfer("why"), True),
         (StallError("why"), False),
     ],
 )
 def test_busy_origin_is_recognised(error: SegdlError, busy: bool) -> None:
-    """Only a refusal of the connection may mean that there are too many."""
-    assert is_busy(error) is busy
+    """A refusal, or a connection cut off, may mean that there are too many."""
+    assert may_be_refused(error) is busy
 
 
 @pytest.mark.parametrize(
