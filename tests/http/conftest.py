@@ -84,15 +84,15 @@ def fetch(
 ) -> Callable[..., DownloadTask]:
     """Give a function that downloads a URL to its end, well or ill."""
 
-    def run(url: str, **options: Any) -> DownloadTask:
+    def run(url: str, *, wait: float = 12.0, **options: Any) -> DownloadTask:
         settings = {k: v for k, v in options.items() if k not in _TASK_OPTIONS}
         arguments = {k: v for k, v in options.items() if k in _TASK_OPTIONS}
         arguments = {"filename": NAME} | arguments
         engine = make_engine(**settings)
         task = engine.download(url, out, **arguments)
-        ended = task.wait(12)
+        ended = task.wait(wait)
         engine.shutdown(wait=False)
-        assert ended, f"{task!r} {task.phase} after 12 s"
+        assert ended, f"{task!r} {task.phase} after {wait} s"
         return task
 
     return run
