@@ -633,6 +633,16 @@ def test_a_resume_of_another_version(make_play: MakePlay) -> None:
     assert (play.kinds(), play.job.resumed_bytes) == (["retry"], 0)
 
 
+def test_a_resume_of_another_version_of_the_same_length(make_play: MakePlay) -> None:
+    """A digest of the new version doesn't make the old one's pieces part of it."""
+    content = CONTENT[::-1]
+    left_behind(make_play)
+    play = make_play(checksum="sha256:" + hashlib.sha256(content).hexdigest())
+    play.content, play.validator = content, NEXT
+    play.start().run().completed(content)
+    assert play.job.resumed_bytes == 0
+
+
 def test_an_unfinished_download_of_another_url(
     tmp_path: Path, make_play: MakePlay
 ) -> None:

@@ -763,6 +763,19 @@ def test_a_wave_of_expired_answers() -> None:
     assert urls == {URL, SIGNED + "2"}
 
 
+def test_a_late_answer_on_an_expired_link() -> None:
+    """An answer on the old link does not make it the present one again."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(300 * MIB, url=SIGNED)
+    stage.fail(first, EXPIRED)
+    (resolving,) = stage.new_lanes([second])
+    stage.answer(second, url=SIGNED)
+    assert stage.lanes.effective_url is None
+    stage.answer(resolving, url=SIGNED + "2")
+    stage.answer(second, url=SIGNED)
+    assert stage.lanes.effective_url == SIGNED + "2"
+
+
 def test_a_link_that_stays_expired() -> None:
     """A refusal after the link was resolved again is final."""
     stage = Stage(connections=1)
