@@ -14,6 +14,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
+from segdl._threads import SLICE_SECONDS
+
 
 class Callbacks:
     """The user's functions, by kind, and the thread that calls them."""
@@ -70,8 +72,12 @@ class Callbacks:
             if not self._closed:
                 self._closed = True
                 self._queue.put(None)
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None or thread is threading.current_thread():
+            return
+        if timeout is not None:
             thread.join(timeout)
+        while timeout is None and thread.is_alive():
+            thread.join(SLICE_SECONDS)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

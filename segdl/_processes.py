@@ -23,13 +23,13 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 
 from segdl._messages import Lines, Message, Quit, decode, encode
+from segdl._threads import start_without_signals
 from segdl.errors import WorkerError
 
 _BOOTSTRAP = (
@@ -186,27 +186,21 @@ class Worker:
             name=f"segdl-{self.role}",
             daemon=True,
         )
-        self._thread.start()
+        start_without_signals(self._thread)
 
     def _start_process(self, command_reader: int, event_writer: int) -> None:
-        # SIGINT stays blocked in the child for good: Ctrl-C goes to the whole group,
-        # and it is the parent who stops its workers.
-        mask = _block_sigint()
-        try:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP),
-                    json.dumps(_import_path()),
-                    *(self.role, str(os.getpid())),
-                    *(str(command_reader), str(event_writer)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(command_reader, event_writer),
-            )
-        finally:
-            _restore_signals(mask)
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-I", "-S", "-c", _BOOTSTRAP),
+                json.dumps(_import_path()),
+                *(self.role, str(os.getpid())),
+                *(str(command_reader), str(event_writer)),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(command_reader, event_writer),
+        )
         os.close(command_reader)
         os.close(event_writer)
         with contextlib.suppress(AttributeError, OSError):
@@ -232,14 +226,3 @@ def not_started(error: OSError | RuntimeError) -> WorkerError:
         advice = "lower max_workers, or raise the limit of open files (ulimit -n)"
     reason = getattr(error, "strerror", None) or str(error)
     return WorkerError(f"no worker could be started: {reason}; {advice}")
-
-
-def _block_sigint() -> set[int] | None:
-    if not hasattr(signal, "pthread_sigmask"):
-        return None
-    return set(signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT}))
-
-
-def _restore_signals(mask: set[int] | None) -> None:
-    if mask is not None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

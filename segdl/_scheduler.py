@@ -46,6 +46,7 @@ from segdl._messages import (
     Shrunk,
 )
 from segdl._processes import Worker, can_spawn, not_started
+from segdl._threads import start_without_signals
 from segdl._worker import TRANSFER, VERIFY
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, WorkerError
@@ -116,7 +117,7 @@ class Scheduler:
                     undo.callback(os.close, fd)
                     os.set_blocking(fd, False)
                 self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
-                self._thread.start()
+                start_without_signals(self._thread)
             except (OSError, RuntimeError) as error:
                 raise not_started(error) from error
             undo.pop_all()
@@ -207,7 +208,8 @@ class Scheduler:
                 _log_unexpected("a job's work on the disk", exc)
             self.post(lambda: self._for_job(job, done, result, error))
 
-        threading.Thread(target=run, name="segdl-disk", daemon=True).start()
+        thread = threading.Thread(target=run, name="segdl-disk", daemon=True)
+        start_without_signals(thread)
 
     def call_later(self, job: Job, seconds: float, call: Callable[[], None]) -> None:
         moment = time.monotonic() + seconds

@@ -5,7 +5,7 @@
 `main` is a worker process; `serve` is the same loop, for the thread that takes its
 place with `processes=0`. A process also
 
-- keeps out of Ctrl-C: the parent started it with SIGINT blocked, and stops it itself;
+- keeps out of Ctrl-C: SIGINT is blocked from its first moment, the parent stops it;
 - leaves at once when its parent is gone: the command pipe ends, or `os.getppid()`
   changes. The pipe alone may be late: a process that the user's program forked holds
   it open as long as it lives. PR_SET_PDEATHSIG would follow the thread that started
@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import threading
 import time
 import traceback
@@ -134,6 +135,9 @@ def main(arguments: list[str]) -> None:
         arguments: role, parent's process id, command descriptor, event descriptor.
     """
     role, parent, command_fd, event_fd = arguments
+    if hasattr(signal, "pthread_sigmask"):
+        # The engine's thread, which started this, blocks everything.
+        signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGINT})
     watchdog = threading.Thread(
         target=_leave_with_parent, args=(int(parent),), daemon=True
     )

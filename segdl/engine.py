@@ -30,6 +30,7 @@ from segdl._names import SafeName
 from segdl._request import Request, checked_request
 from segdl._scheduler import Scheduler
 from segdl._store import discard_unfinished, unfinished, url_digest
+from segdl._threads import SLICE_SECONDS
 from segdl._version import __version__
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, UsageError, WorkerError
@@ -608,7 +609,7 @@ class DownloadEngine:
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:
                 return
-            self._idle.wait(left)
+            self._idle.wait(SLICE_SECONDS if left is None else min(left, SLICE_SECONDS))
 
     def _check_usable(self) -> None:
         self._check_process()

@@ -19,6 +19,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Protocol
 
 from segdl import _urls
+from segdl._threads import SLICE_SECONDS
 from segdl.errors import Cancelled, SegdlError, UsageError
 
 if TYPE_CHECKING:
@@ -254,7 +255,9 @@ class DownloadTask:
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False
-                _changed.wait(left)
+                _changed.wait(
+                    SLICE_SECONDS if left is None else min(left, SLICE_SECONDS)
+                )
         return True
 
     def result(self, timeout: float | None = None) -> str:

@@ -35,6 +35,7 @@ LAYERS = (
     "_transfer",
     "_verify",
     "_worker",
+    "_threads",
     "_processes",
     "progress",
     "task",
