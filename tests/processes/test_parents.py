@@ -239,6 +239,40 @@ def test_interrupt_ends_in_keyboardinterrupt(
     assert not (directory / "file").exists()
 
 
+ELSEWHERE = """
+import os, signal, threading, time
+from segdl import DownloadEngine
+engine = DownloadEngine()
+task = engine.download(os.environ["URL"], os.environ["DIRECTORY"], "file")
+other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+other.start()
+def interrupt():
+    # Long enough for the main thread to wait by then; if it does not, no harm.
+    time.sleep(0.3)
+    signal.pthread_kill(other.ident, signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+"""
+
+
+@pytest.mark.parametrize(
+    "wait",
+    ["task.wait()", "task.result()", "engine.wait()", "engine.shutdown()"],
+)
+def test_interrupt_that_another_thread_took_ends_the_wait(
+    wait: str, canary: Canary, origin: Origin
+) -> None:
+    """
+    No wait is without an end for Ctrl-C.
+
+    Any thread may take a signal of the process; the main thread then sleeps on, and
+    sees it only when it comes back to Python by itself.
+    """
+    canary.environment["URL"] = origin.blob_url(SEED, SIZE, f="hang")
+    ended = canary.run([sys.executable, "-c", ELSEWHERE + wait])
+    assert ended.returncode in (-signal.SIGINT, 130)
+    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
+
+
 def test_interrupted_download_is_resumable(
     canary: Canary, origin: Origin, check_resumable: Callable[[], None]
 ) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -327,6 +328,40 @@ def test_engine_does_without_an_interpreter(
     task = make_engine().download(origin.blob_url(1, MIB), tmp_path, "file")
     assert finished(task) == origin.blob(1, MIB).read()
     assert children() == []
+
+
+@pytest.mark.parametrize("processes", ["auto", 0])
+def test_threads_of_the_engine_take_no_signal(
+    processes: Any, origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Ctrl-C is for the main thread: one that the engine's thread took wakes nobody."""
+    engine = make_engine(processes=processes)
+    task = engine.download(origin.blob_url(1, SIZE), tmp_path, "file")
+    middle(task)
+    threads = [
+        thread
+        for thread in threading.enumerate()
+        if thread.name in ("segdl-engine", "segdl-transfer")
+    ]
+    assert len(threads) == (1 if processes == "auto" else 2)
+    for thread in threads:
+        status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+        blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            assert blocked >> (number - 1) & 1, f"{thread.name} takes signal {number}"
+
+
+def test_worker_ends_by_sigterm(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Of the signals that the engine keeps from its threads, SIGTERM ends a worker."""
+    engine = make_engine()
+    task = engine.download(origin.blob_url(1, SIZE), tmp_path, "file")
+    middle(task)
+    (worker,) = children("transfer")
+    worker.terminate()
+    until(lambda: not worker.is_running())
+    assert finished(task) == origin.blob(1, SIZE).read()
 
 
 def test_command_line_of_a_worker_holds_no_secret(
