@@ -426,9 +426,11 @@ class Scheduler:
         worker.close()
 
     def _too_many_deaths(self) -> WorkerError:
+        advice = "see the log for what they said"
+        if not self._in_process:
+            advice += ", or do without them with processes=0"
         return WorkerError(
-            f"worker processes ended unexpectedly {len(self._deaths)} times in a "
-            "minute; see the system log, and whether memory is short"
+            f"workers ended unexpectedly {len(self._deaths)} times in a minute; {advice}"
         )
 
     def _share_limit(self) -> None:
