@@ -110,7 +110,7 @@ def check_answer(heads: Sequence[Head], expected: Expectation) -> Answer:
             "the remote file is another one than when the download began (412)"
         )
     if head.status not in (200, 206):
-        raise _status_error(head)
+        raise status_error(head)
     if head.get("transfer-encoding") and head.get("content-length"):
         raise ProtocolError(
             "the origin sent both Transfer-Encoding and Content-Length; which of them "
@@ -210,7 +210,7 @@ def _unsatisfied(heads: Sequence[Head], expected: Expectation) -> Answer:
         raise RepresentationChanged(
             f"the remote file has {complete} bytes now, it had {expected.complete}"
         )
-    raise _status_error(head)
+    raise status_error(head)
 
 
 def _answer(
@@ -258,19 +258,29 @@ def _content_length(head: Head) -> int | None:
     return parse_length(values.pop().strip())
 
 
-def _status_error(head: Head) -> StatusError:
-    hints = {
-        401: "; a token or password is needed, or the one given was refused",
-        403: "; access was refused: check the token, or get a fresh link",
-        404: "; check the URL",
-        407: "; the proxy wants a user name and password",
-        410: "; the file was removed",
-        416: "; the origin says that the range lies outside of the file",
-        429: "; the origin asks to slow down",
-    }
+def status_error(head: Head, *, by_proxy: bool = False) -> StatusError:
+    """
+    Make the error of a status that is no success.
+
+    Args:
+        head: Of the answer.
+        by_proxy: Whether a proxy gave it, instead of a tunnel to the origin.
+    """
+    by_proxy = by_proxy or head.status == 407
+    hints = {407: "; the proxy wants a user name and password"}
+    if not by_proxy:
+        hints = {
+            401: "; a token or password is needed, or the one given was refused",
+            403: "; access was refused: check the token, or get a fresh link",
+            404: "; check the URL",
+            410: "; the file was removed",
+            416: "; the origin says that the range lies outside of the file",
+            429: "; the origin asks to slow down",
+        }
     reason = "".join(c if c.isprintable() else "?" for c in head.reason[:60])
     return StatusError(
-        f"the origin answered {head.status} {reason}".rstrip()
+        f"the {'proxy' if by_proxy else 'origin'} answered {head.status} "
+        f"{reason}".rstrip()
         + hints.get(head.status, ""),
         status=head.status,
         retry_after_seconds=retry_after_seconds(

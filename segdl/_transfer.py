@@ -26,9 +26,10 @@ from collections.abc import Callable
 import pycurl
 
 from segdl import _retry
+from segdl._answers import status_error
 from segdl._exchange import Exchange
 from segdl._fs import PartWriter, aligned_buffer
-from segdl._headers import HeadParser
+from segdl._headers import Head, HeadParser
 from segdl._messages import (
     Accept,
     Answered,
@@ -442,6 +443,10 @@ class Transfers:
 
     def _curl_failure(self, lane: Exchange, code: int, text: str) -> SegdlError:
         assert lane.curl is not None
+        refusal = lane.curl.getinfo(pycurl.HTTP_CONNECTCODE)
+        if refusal >= 300 and not lane.heads:
+            # libcurl makes a connection that failed of it, and keeps its head.
+            return status_error(Head(refusal, "", ()), by_proxy=True)
         connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or bool(lane.heads)
         return _retry.curl_error(
             code,

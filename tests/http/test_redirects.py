@@ -221,7 +221,6 @@ def test_lane_that_is_redirected_later(origin, fetch) -> None:
     check_whole(fetch(redirect(origin, target)), origin.blob(1, SIZE))
 
 
-@pytest.mark.xfail(reason="a 3xx from the URL given is taken for final")
 def test_url_that_begins_to_redirect(origin, fetch) -> None:
     """The URL given may begin to redirect while the file comes down."""
     origin.rate = 8 * MIB

@@ -219,7 +219,6 @@ def test_07_stall_after_the_last_byte(origin, fetch) -> None:
     check_whole(fetch(url, timeout=60), origin.blob(1, 3 * MIB))
 
 
-@pytest.mark.xfail(reason="below 4 MiB to go, a slow lane is left alone")
 def test_08_slow_lane_gives_its_work_away(origin, fetch) -> None:
     """Of a lane far slower than the others, all but little is taken over."""
     origin.rate = RATE
@@ -234,10 +233,9 @@ def test_43_origin_that_caps_connections(origin, fetch, over, cap) -> None:
     """Refused connections make the task do with those it gets."""
     origin.rate = RATE
     url = origin.blob_url(1, SIZE, cap=cap, over=over)
-    task = fetch(url, connections=8, retry_times=20)
-    check_whole(task, origin.blob(1, SIZE))
+    check_whole(fetch(url, connections=8), origin.blob(1, SIZE))
     refused = [r for r in origin.log.entries if r.status != 206]
-    assert len(refused) < 60
+    assert len(refused) < 25
 
 
 @pytest.mark.parametrize("connections", [1, 2, 7])

@@ -415,7 +415,8 @@ def test_other_status_is_an_error_with_a_hint(status: int, hint: str) -> None:
     with pytest.raises(StatusError) as caught:
         check_answer([head(status)], expect())
     assert caught.value.status == status
-    assert f"the origin answered {status}" in str(caught.value)
+    who = "proxy" if status == 407 else "origin"
+    assert f"the {who} answered {status}" in str(caught.value)
     assert hint in str(caught.value)
 
 
