@@ -430,7 +430,8 @@ class Scheduler:
         if not self._in_process:
             advice += ", or do without them with processes=0"
         return WorkerError(
-            f"workers ended unexpectedly {len(self._deaths)} times in a minute; {advice}"
+            f"workers ended unexpectedly {len(self._deaths)} times in a minute; "
+            + advice
         )
 
     def _share_limit(self) -> None:
