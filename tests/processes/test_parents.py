@@ -211,8 +211,18 @@ def test_parent_and_child_each_use_an_engine_of_their_own(
 # --- Ctrl-C ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("program", [WAIT, POLL], ids=["wait", "poll"])
-@pytest.mark.parametrize("moment", ["begun", "asked", "answered", "middle", "late"])
+@pytest.mark.parametrize(
+    ("moment", "program"),
+    [
+        ("begun", WAIT),
+        ("begun", POLL),
+        ("asked", WAIT),
+        ("answered", WAIT),
+        ("middle", POLL),
+        ("late", WAIT),
+    ],
+    ids=["begun", "begun-poll", "asked", "answered", "middle-poll", "late"],
+)
 def test_interrupt_ends_in_keyboardinterrupt(
     moment: str, program: str, canary: Canary, origin: Origin, directory: Path
 ) -> None:
