@@ -109,7 +109,9 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=20)
     repeat = parser.parse_args().repeat
     times: dict[str, list[float]] = {"own": [], "spawn": []}
-    own(), spawn()  # warm the file cache, and start multiprocessing's tracker
+    # Warm the file cache, and start multiprocessing's tracker.
+    own()
+    spawn()
     for _ in range(repeat):
         for name, run in (("own", own), ("spawn", spawn)):
             began = time.perf_counter()

@@ -103,6 +103,7 @@ class Job:
         self._verifier_losses = 0
         self._after_stop: Callable[[], None] = self._nothing
         self._ending: Outcome | None = None
+        self._publishable = True
         self._offloaded = 0
         self._when_idle: Callable[[], None] = self._nothing
 
@@ -124,6 +125,16 @@ class Job:
     def stop(self) -> None:
         """End in good order; what is there stays resumable."""
         self._end(Outcome(kind="stopped"))
+
+    def hold(self) -> bool:
+        """
+        Publish nothing from now on: `stop` or `discard` will follow.
+
+        Returns:
+            False when it is too late for that.
+        """
+        self._publishable = False
+        return self.phase != "publishing"
 
     def discard(self) -> None:
         """End, and remove part and manifest."""
@@ -622,6 +633,8 @@ class Job:
     # --- the end ----------------------------------------------------------------------
 
     def _publish(self, checksum: str | None) -> None:
+        if not self._publishable:
+            return
         self.phase = "publishing"
         store, size = self._store, self.total_bytes or 0
         assert store is not None

@@ -64,12 +64,35 @@ _THROTTLE_SECONDS = 0.01
 # curl.h: pycurl has no name for it, and takes any option by its number.
 _SUPPRESS_CONNECT_HEADERS = 265
 
+# AES-256, which OpenSSL offers first, takes longer than AES-128: 4 GiB from nginx in
+# 5.9 s instead of 5.5 s (medians of 3, in turn). Without instructions for AES,
+# ChaCha20 would be the cheapest: there the order stays OpenSSL's.
+_TLS13_CIPHERS = ":".join(
+    (
+        "TLS_AES_128_GCM_SHA256",
+        "TLS_AES_256_GCM_SHA384",
+        "TLS_CHACHA20_POLY1305_SHA256",
+    )
+)
+
 _CA_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
     "/etc/ssl/ca-bundle.pem",  # openSUSE
     "/etc/ssl/cert.pem",  # Alpine, macOS, BSD
 )
+
+
+def has_aes(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Tell whether the processor has instructions for AES; False where unknown."""
+    try:
+        with open(cpuinfo, encoding="ascii", errors="replace") as lines:
+            return any(
+                line.startswith(("flags", "Features")) and " aes" in line
+                for line in lines
+            )
+    except OSError:
+        return False
 
 
 def authorities(ca_file: str | None) -> str | None:
@@ -140,6 +163,8 @@ class Transfers:
         self._bucket: Bucket | None = None
         self._full: list[Exchange] = []
         self._selector = selectors.DefaultSelector()
+        # Another TLS library than OpenSSL would refuse the option.
+        self._prefer_aes128 = has_aes() and "OpenSSL" in pycurl.version
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
@@ -359,6 +384,8 @@ class Transfers:
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
+        if self._prefer_aes128:
+            curl.setopt(pycurl.TLS13_CIPHERS, _TLS13_CIPHERS)
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
         curl.setopt(pycurl.BUFFERSIZE, self._receive_buffer())

@@ -222,8 +222,11 @@ class DownloadEngine:
             task = self._tasks.get(task_id)
             if task is None or task.status in FINAL:
                 return False
+            job = self._running.get(task_id) or self._ending.get(task_id)
+            if job is not None and not job.hold():
+                return False  # the file is getting its name
             self._queue.remove_task(task_id)
-            job = self._running.pop(task_id, None) or self._ending.get(task_id)
+            self._running.pop(task_id, None)
             if job is not None:
                 self._ending[task_id] = job
                 self._schedule(job.discard)
@@ -243,6 +246,9 @@ class DownloadEngine:
             task = self._tasks.get(task_id)
             if task is None or task.status not in (PENDING, DOWNLOADING):
                 return False
+            job = self._running.get(task_id)
+            if job is not None and not job.hold():
+                return False  # the file is getting its name
             self._queue.remove_task(task_id)
             self._halt(task)
             self._admit()

@@ -1550,3 +1550,24 @@ def test_partial_files_that_cannot_be_removed(
     assert play.job.outcome.kind == "discarded"
     assert "cannot remove" in str(play.job.outcome.error)
     play.ended()
+
+
+@pytest.mark.parametrize("end", ["stop", "discard"])
+def test_a_held_job_publishes_nothing(make_play: MakePlay, end: str) -> None:
+    """After `hold` the file does not get its name, however late the stop comes."""
+    play = make_play(checksum=SHA256).start().run(in_phase("verifying"))
+    assert play.job.hold() is True
+    play.run()
+    assert play.job.outcome is None
+    getattr(play.job, end)()
+    play.run()
+    assert play.job.outcome is not None
+    assert play.job.outcome.kind == ("stopped" if end == "stop" else "discarded")
+    assert not (play.directory / NAME).exists()
+
+
+def test_it_is_too_late_to_hold_a_publish(make_play: MakePlay) -> None:
+    """A file that is getting its name is completed."""
+    play = scene_publishing(make_play)
+    assert play.job.hold() is False
+    play.run().completed()
