@@ -9,6 +9,7 @@ callback sees fewer of them, never a backlog.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -59,10 +60,13 @@ class Callbacks:
             if once is not None:
                 self._waiting.add(once)
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, name="segdl-callbacks", daemon=True
                 )
-                self._thread.start()
+                # Without a thread to spare the calls wait for the next try.
+                with contextlib.suppress(RuntimeError):
+                    thread.start()
+                    self._thread = thread
             self._queue.put((kind, argument, once))
 
     def close(self, timeout: float | None) -> None:

@@ -18,6 +18,7 @@ the flush of a checkpoint.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -89,6 +90,7 @@ class Job:
         )
         self._store: Store | None = None
         self._found: Found | None = None
+        self._owned = False  # part and manifest are of this download, not another's
         self._answer: Answered | None = None
         self._whole_answers = 0
         self._source = 0
@@ -138,10 +140,7 @@ class Job:
 
     def discard(self) -> None:
         """End, and remove part and manifest."""
-        if self.outcome is None:
-            if self._store is not None and not self._offloaded:
-                self._store.discard()
-            self._end(Outcome(kind="discarded"))
+        self._end(Outcome(kind="discarded"))
 
     def fail(self, error: SegdlError) -> None:
         """End with an error; what is there stays resumable."""
@@ -158,7 +157,12 @@ class Job:
             self._found = self._look(store, name)
         else:
             guess = store.name_left_by(url_digest(url)) or safe_name(url, None)
-            self._found = store.look(guess)
+            # What is wrong with a name that is only guessed does not matter yet.
+            with suppress(DestinationBusy, DestinationExists):
+                self._found = store.look(guess)
+        self._owned = (
+            self._found is not None and self._found.header.url_sha256 == url_digest(url)
+        )
 
     def _look(self, store: Store, name: SafeName) -> Found | None:
         """On a helper thread: turn to the final name, by the rules for one taken."""
@@ -183,9 +187,11 @@ class Job:
         assert store is not None
         if self.request.filename is not None:
             self.path = store.path
-        if self._published_before(store):
+        if self._published_before(store) and self._verification.given is None:
             self._finish_reused(None)
-        elif self._verification.given is not None and self._reuses_existing():
+        elif self._verification.given is not None and (
+            self._published_before(store) or self._reuses_existing()
+        ):
             self._compare_existing()
         else:
             self.probe_again()
@@ -313,6 +319,7 @@ class Job:
         else:
             self._found = None
             store.restart(header)
+        self._owned = True
 
     def _fits(self, found: Found, size: int | None, validator: Validator) -> bool:
         """Whether an earlier run's pieces belong to what the origin has now."""
@@ -334,9 +341,7 @@ class Job:
         self.path = store.path
         self.total_bytes = answer.complete
         self._verification.expect(answer.digests)
-        if self._published_before(store):
-            self._finish_reused(None)
-        elif self._reuse:
+        if self._reuse or self._published_before(store):
             self._compare_existing()
         elif self._found is not None and self._found.doubtful:
             self._check(self._found.doubtful)
@@ -681,7 +686,7 @@ class Job:
         self.outcome = self._ending
         self._verification.drop()
         if self._store is not None:
-            if self.outcome.kind == "discarded" and not self._store.published:
+            if self.outcome.kind == "discarded" and self._owned:
                 try:
                     self._store.discard()
                 except SegdlError as error:

@@ -157,6 +157,7 @@ class Lanes:
         self._lanes: dict[int, Lane] = {}
         self._part: PartRef | None = None
         self._validator: Validator | None = None
+        self._early_failure: tuple[Lane, SegdlError] | None = None
         self._begun_at = 0
         self._complete = False
         self._stopping = False
@@ -202,6 +203,7 @@ class Lanes:
             if_range: Value of an If-Range field, None for none.
         """
         self._stopping = False
+        self._early_failure = None
         self.plan = self._part = self.effective_url = None
         if self.whole:
             wanted = ByteRange(0, _EVERYTHING)
@@ -233,8 +235,9 @@ class Lanes:
             plan.divide(self._first_lanes(plan))
         if probe is not None:
             self._accept(probe, part)
-        elif plan is None:
-            self._owner.stream_broke(WorkerError("the one connection broke early"))
+        elif plan is None and self._early_failure is not None:
+            lane, error = self._early_failure
+            self._count(lane, error, lambda: self._owner.stream_broke(error))
         self.fill()
 
     def stop(self) -> None:
@@ -470,7 +473,9 @@ class Lanes:
     def _failed(self, lane: Lane, error: SegdlError) -> None:
         """Decide what a failed lane means."""
         if lane.held and self.effective_url is not None:
-            return  # answered: the file is being prepared, others will ask for this
+            # Answered: the file is being prepared, others will ask for these bytes.
+            self._early_failure = lane, error
+            return
         action = _retry.classify(error, resolvable=self._was_led(lane, error))
         if action is Action.RESOLVE and self._outdated(lane):
             # It used a link that was found expired already: that says nothing new.

@@ -37,6 +37,7 @@ _BOOTSTRAP = (
     "from segdl._worker import main; main(sys.argv[2:])"
 )
 _READ_BYTES = 1 << 18
+_KILL_SECONDS = 0.5
 
 
 def can_spawn() -> bool:
@@ -167,7 +168,8 @@ class Worker:
         """End a process at once; a thread can only be asked."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
-            self._process.wait()
+            # One that hangs in the kernel (a dead disk) dies when that lets it go.
+            self.join(_KILL_SECONDS)
 
     def close(self) -> None:
         """Free the descriptors; the worker leaves if it is still there."""

@@ -137,7 +137,7 @@ class Scheduler:
 
         def start() -> None:
             self._jobs[job.number] = job
-            job.start()
+            self._for_job(job, job.start)
             # Now, so that it starts while the job looks at the disk.
             self._failing(job, lambda: self._worker_for(None))
 
@@ -209,7 +209,11 @@ class Scheduler:
             self.post(lambda: self._for_job(job, done, result, error))
 
         thread = threading.Thread(target=run, name="segdl-disk", daemon=True)
-        start_without_signals(thread)
+        try:
+            start_without_signals(thread)
+        except RuntimeError as exc:
+            refused = not_started(exc)
+            self.post(lambda: self._for_job(job, done, None, refused))
 
     def call_later(self, job: Job, seconds: float, call: Callable[[], None]) -> None:
         moment = time.monotonic() + seconds
@@ -291,8 +295,10 @@ class Scheduler:
                     job = self._lanes[piece[0]][0]
                     by_job.setdefault(job.number, []).append(piece)
             for number, pieces in by_job.items():
-                job = self._jobs[number]
-                self._for_job(job, job.lanes.on_pieces, pieces)
+                # A job that gave its lanes up may have ended before they did.
+                if number in self._jobs:
+                    job = self._jobs[number]
+                    self._for_job(job, job.lanes.on_pieces, pieces)
         elif isinstance(message, Progress):
             for lane, position, received in message.lanes:
                 if lane in self._lanes:
@@ -422,6 +428,7 @@ class Scheduler:
         for fd in (worker.event_fd, worker.command_fd, worker.sentinel):
             if fd is not None and fd in self._selector.get_map():
                 self._selector.unregister(fd)
+        self._shares.pop(id(worker), None)
         worker.kill()
         worker.close()
 

@@ -555,3 +555,21 @@ def test_limit_rate_must_be_a_number_above_zero(
     with pytest.raises(UsageError):
         engine.limit_rate = limit
     assert engine.limit_rate == 5000
+
+
+def test_cancel_leaves_what_another_download_has_there(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """A task that is cancelled before its answer removes nobody else's part."""
+    engine = make_engine()
+    first = engine.download(origin.blob_url(4, SIZE), tmp_path, "file")
+    middle(first)
+    assert first.pause()
+    until(lambda: not engine._ending)  # until its lock is gone, too
+    second = engine.download(origin.blob_url(99, SIZE, f="hang"), tmp_path, "file")
+    origin.log.wait_for(lambda entries: any("/b/99/" in e.path for e in entries))
+    assert second.cancel()
+    engine.wait([second], timeout=30)
+    assert first.resume()
+    assert Path(first.result(timeout=60)).read_bytes() == origin.blob(4, SIZE).read()
+    assert first.resumed_size > 0

@@ -339,6 +339,9 @@ def test_a_stream_that_dies_while_the_file_is_prepared() -> None:
     stage.answer(probe)
     stage.fail(probe, BROKEN)
     stage.lanes.begin(None, PART, VALIDATOR)
+    # It counts as an attempt, so that an origin that does so for ever is given up.
+    assert stage.owner.names() == ["probe_answered"]
+    stage.crew.pass_time(FIRST_DELAY)
     assert stage.owner.names() == ["probe_answered", "stream_broke"]
 
 
