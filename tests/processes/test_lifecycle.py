@@ -569,7 +569,7 @@ def test_cancel_leaves_what_another_download_has_there(
     second = engine.download(origin.blob_url(99, SIZE, f="hang"), tmp_path, "file")
     origin.log.wait_for(lambda entries: any("/b/99/" in e.path for e in entries))
     assert second.cancel()
-    engine.wait([second], timeout=30)
+    until(lambda: not engine._ending)
     assert first.resume()
     assert Path(first.result(timeout=60)).read_bytes() == origin.blob(4, SIZE).read()
     assert first.resumed_size > 0
