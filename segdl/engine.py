@@ -57,8 +57,9 @@ if TYPE_CHECKING:
 __all__ = ["DownloadEngine"]
 
 # `shutdown(wait=False)` has two seconds: lanes end within one, workers in half of one.
-_STOP_SECONDS = 1.4
+_STOP_SECONDS = 1.2
 _JOIN_SECONDS = 0.6
+_CALLBACK_SECONDS = 0.2
 
 _engines: WeakSet[DownloadEngine] = WeakSet()
 
@@ -392,7 +393,7 @@ class DownloadEngine:
             scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.stop(_JOIN_SECONDS)
-        self._callbacks.close(None if wait else _JOIN_SECONDS)
+        self._callbacks.close(None if wait else _CALLBACK_SECONDS)
         self._closed = True
         wake_waiters()
 
