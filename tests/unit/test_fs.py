@@ -271,11 +271,14 @@ from segdl.errors import DestinationBusy
 directory = _fs.Directory.open(sys.argv[1])
 part = _fs.PartFile.create(directory, sys.argv[2], 10)
 go, ready = os.pipe()
+forked, tell = os.pipe()
 child = os.fork()
 if child == 0:
     os.close(ready)
+    os.write(tell, b"x")    # fork returned, so the hook has run
     os.read(go, 1)      # lives on until the parent has tried
     os._exit(0 if part.fd == -1 else 9)
+os.read(forked, 1)
 try:
     _fs.PartFile.open_existing(directory, sys.argv[2])
     print("lost")
