@@ -28,7 +28,7 @@ import pycurl
 from segdl import _retry
 from segdl._answers import status_error
 from segdl._exchange import Exchange
-from segdl._fs import PartWriter, aligned_buffer
+from segdl._fs import PartWriter
 from segdl._headers import Head, HeadParser
 from segdl._messages import (
     Accept,
@@ -43,8 +43,9 @@ from segdl._messages import (
     Shrunk,
     failure_to_json,
 )
-from segdl._sink import BLOCK_BYTES, Sink
+from segdl._sink import Sink
 from segdl._urls import headers_for, origin, redact, redact_text
+from segdl._writebehind import WriteBehind
 from segdl.errors import SegdlError, StallError, TransferError
 
 # 512 KiB a recv: 16 - 64 KiB need several times the system calls, more gains nothing.
@@ -155,7 +156,7 @@ class Transfers:
         self._lanes: dict[int, Exchange] = {}
         self._by_curl: dict[pycurl.Curl, Exchange] = {}
         self._writers: dict[PartRef, tuple[PartWriter, int]] = {}
-        self._buffers: list[memoryview] = []
+        self._behind = WriteBehind()
         self._pieces: list[tuple[int, int, int, str]] = []
         self._pieces_sent = 0.0
         self._progress_sent = 0.0
@@ -232,11 +233,21 @@ class Transfers:
             self._bucket.bytes_per_second = bytes_per_second
 
     def close(self) -> None:
-        """End all lanes, with their pieces written, and free everything."""
-        for lane in list(self._lanes.values()):
-            self._end(lane)
-        self._multi.close()
-        self._selector.close()
+        """
+        Write and record what the lanes hold, and free everything.
+
+        No lane is told of as ended: the end of a stream without a length would mean
+        that it is complete.
+        """
+        try:
+            for lane in list(self._lanes.values()):
+                self._release_curl(lane)
+                self._close_sink(lane)
+        finally:
+            self._behind.close()
+            self._multi.close()
+            self._selector.close()
+        self._send_pieces(time.monotonic())
 
     def watch(self, fd: int) -> None:
         """Let `turn` tell when a foreign descriptor is readable."""
@@ -273,6 +284,7 @@ class Transfers:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
             self._end_full()
         self._collect()
+        self._behind.settle()
         if self._bucket is not None and self._bucket.ready(now):
             self._resume_throttled()
         if self._pieces and now - self._pieces_sent >= _PIECES_SECONDS:
@@ -486,14 +498,7 @@ class Transfers:
         """Close a lane, write what it holds, and tell the parent."""
         self._release_curl(lane)
         self._lanes.pop(lane.fetch.lane, None)
-        position = lane.fetch.begin
-        if lane.sink is not None:
-            try:
-                position = lane.sink.finish()
-            except SegdlError as error:
-                lane.failure = error
-                position = lane.sink.written
-            self._release_sink(lane)
+        position = self._close_sink(lane)
         self._send_pieces(time.monotonic())
         failure = lane.failure
         row = None
@@ -524,19 +529,28 @@ class Transfers:
             lane.fetch.begin,
             end,
             piece=part.piece,
-            buffer=self._buffers.pop()
-            if self._buffers
-            else aligned_buffer(BLOCK_BYTES),
+            behind=self._behind,
             on_piece=lambda *piece: self._pieces.append((number, *piece)),
         )
 
-    def _release_sink(self, lane: Exchange) -> None:
-        assert lane.sink is not None
-        assert lane.part is not None
-        self._buffers.append(lane.sink.buffer)
-        writer, users = self._writers.pop(lane.part)
+    def _close_sink(self, lane: Exchange) -> int:
+        """Have a lane's bytes written and recorded; give the position after them."""
+        if lane.sink is None:
+            return lane.fetch.begin
+        try:
+            return lane.sink.finish()
+        except SegdlError as error:
+            lane.failure = error
+            return lane.sink.written
+        finally:
+            self._release_sink(lane.sink, lane.part)
+
+    def _release_sink(self, sink: Sink, part: PartRef | None) -> None:
+        assert part is not None
+        self._behind.give_buffer(sink.buffer)
+        writer, users = self._writers.pop(part)
         if users > 1:
-            self._writers[lane.part] = (writer, users - 1)
+            self._writers[part] = (writer, users - 1)
         else:
             writer.close()
 

@@ -121,7 +121,7 @@ class PartWriter:
         """Have the kernel begin to write a range out, without waiting; advice only."""
         # Linux starts write-back of dirty pages for DONTNEED and drops clean ones only
         # (mm/fadvise.c), so it does what sync_file_range does, without ctypes.
-        if hasattr(os, "posix_fadvise"):
+        if not self.direct and hasattr(os, "posix_fadvise"):
             with suppress(OSError):
                 os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_DONTNEED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -12,8 +13,9 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segdl._fs import PartWriter, aligned_buffer
-from segdl._sink import BLOCK_BYTES, Sink
+from segdl._fs import PartWriter
+from segdl._sink import Sink
+from segdl._writebehind import BLOCK_BYTES, DEPTH, WriteBehind
 from segdl.errors import StorageError
 
 KIB = 1024
@@ -39,11 +41,15 @@ class Recorder(PartWriter):
         self.writes: list[tuple[int, int]] = []
         self.writebacks: list[tuple[int, int]] = []
         self.failing: StorageError | None = None
+        self.failed = threading.Event()
+        self.held = threading.Lock()
 
     def pwrite(self, view: memoryview, offset: int) -> None:
         if self.failing is not None:
+            self.failed.set()
             raise self.failing
-        super().pwrite(view, offset)
+        with self.held:
+            super().pwrite(view, offset)
         self.writes.append((offset, len(view)))
 
     def start_writeback(self, offset: int, length: int) -> None:
@@ -68,12 +74,13 @@ class Lane:
         path.write_bytes(bytes(SIZE))
         self.writer = Recorder(path, direct=direct)
         self.records: list[tuple[int, int, str]] = []
+        self.behind = WriteBehind()
         self.sink = Sink(
             self.writer,
             begin,
             end,
             piece=piece,
-            buffer=aligned_buffer(BLOCK_BYTES),
+            behind=self.behind,
             on_piece=self.on_piece,
         )
 
@@ -100,6 +107,16 @@ class Lane:
             assert self.give(step) == step
             count -= step
 
+    def wait(self) -> None:
+        """Wait until what is on its way is in the file."""
+        while self.sink.written < self.sink.position:
+            self.behind.wait()
+
+    def close(self) -> None:
+        """End the thread, and close the file."""
+        self.behind.close()
+        self.writer.close()
+
     def check_records(self, end: int) -> None:
         """Expect records, without a gap, of all bytes up to `end`."""
         position = self.begin
@@ -109,7 +126,7 @@ class Lane:
             position += length
             assert xxh3 == xxhash.xxh3_64_hexdigest(CONTENT[offset:position])
         assert position == end
-        assert self.writer.writebacks == [(o, n) for o, n, _ in self.records]
+        assert self.writer.writebacks == self.writer.writes
 
     def check_file(self, end: int) -> None:
         """Expect the lane's bytes up to `end` in the file, and no other."""
@@ -129,7 +146,7 @@ def lanes() -> Iterator[list[Lane]]:
     opened: list[Lane] = []
     yield opened
     for lane in opened:
-        lane.writer.close()
+        lane.close()
 
 
 # --- the model ------------------------------------------------------------------------
@@ -165,10 +182,10 @@ def test_all_bytes_of_a_segment(
         assert lane.give(size) == min(size, left)
         if sink.full:
             break
-    assert sink.position == sink.written == end
+    assert sink.position == end
     assert lane.give(CURL_BYTES) == 0
-    assert sink.finish() == end
-    lane.writer.close()
+    assert sink.finish() == sink.written == end
+    lane.close()
 
     lane.check_file(end)
     lane.check_records(end)
@@ -196,6 +213,7 @@ def test_a_stop_in_the_middle(
     for call, size in enumerate(cycle(sizes)):
         if call in flushes:
             sink.flush()
+            lane.wait()
             assert sink.written == sink.position
         if sink.position == end:
             break
@@ -204,7 +222,7 @@ def test_a_stop_in_the_middle(
     assert not sink.full
     assert sink.finish() == end
     assert sink.finish() == end
-    lane.writer.close()
+    lane.close()
     lane.check_file(end)
     lane.check_records(end)
 
@@ -221,7 +239,9 @@ def test_nothing_is_written_before_a_block_is_full(
     lane.give_all(MIB - 1)
     assert (lane.writer.writes, lane.sink.written) == ([], 0)
     lane.give_all(1)
-    assert lane.writer.writes == [(0, MIB)]
+    assert lane.sink.written == 0  # not before it is asked
+    lane.behind.wait()
+    assert (lane.writer.writes, lane.sink.written) == ([(0, MIB)], MIB)
 
 
 def test_bytes_beyond_the_end_are_left(path: Path, lanes: list[Lane]) -> None:
@@ -230,6 +250,7 @@ def test_bytes_beyond_the_end_are_left(path: Path, lanes: list[Lane]) -> None:
     lanes.append(lane)
     assert lane.give(16000) == 4900
     assert lane.sink.full
+    lane.sink.finish()
     lane.check_file(5000)
     lane.check_records(5000)
 
@@ -285,22 +306,74 @@ def test_split_inside_of_the_block_being_filled(path: Path, lanes: list[Lane]) -
     assert end == 576 * KIB
     assert lane.give(MIB) == end - 100 * KIB
     assert lane.sink.full
+    lane.sink.finish()
     lane.check_file(end)
     lane.check_records(end)
 
 
 def test_a_failed_write_is_not_recorded(path: Path, lanes: list[Lane]) -> None:
-    """A piece whose write failed has no record."""
+    """A piece whose write failed has no record; the lane hears of it later."""
     lane = Lane(path, 0, SIZE)
     lanes.append(lane)
     lane.give_all(MIB + 10)
+    lane.behind.wait()
     lane.writer.failing = StorageError("the disk is gone")
+    lane.give_all(MIB)
+    lane.behind.wait()
     with pytest.raises(StorageError, match="gone"):
         lane.give_all(MIB)
+    with pytest.raises(StorageError, match="gone"):
+        lane.sink.flush()
     with pytest.raises(StorageError, match="gone"):
         lane.sink.finish()
     assert [(o, n) for o, n, _ in lane.records] == [(0, MIB)]
     assert lane.sink.written == MIB
+
+
+def test_nothing_after_a_failed_write_is_recorded(
+    path: Path, lanes: list[Lane]
+) -> None:
+    """The disk works again: what came after the hole does not count as written."""
+    lane = Lane(path, 0, SIZE)
+    lanes.append(lane)
+    lane.writer.failing = StorageError("the disk is gone")
+    lane.give_all(MIB)
+    lane.writer.failed.wait()
+    lane.writer.failing = None
+    lane.give_all(2 * MIB)  # sent on its way before anyone asked for the first one
+    with pytest.raises(StorageError, match="gone"):
+        lane.sink.finish()
+    assert lane.writer.writes == [(MIB, MIB), (2 * MIB, MIB)]
+    assert (lane.records, lane.sink.written) == ([], 0)
+
+
+def test_a_full_disk_fails_what_is_on_its_way(path: Path, lanes: list[Lane]) -> None:
+    """With all writes failing nothing waits for ever."""
+    lane = Lane(path, 0, None)
+    lanes.append(lane)
+    lane.writer.failing = StorageError("no room")
+    with pytest.raises(StorageError, match="no room"):
+        lane.give_all(2 * DEPTH * MIB)
+    with pytest.raises(StorageError, match="no room"):
+        lane.sink.finish()
+    assert lane.records == []
+
+
+def test_the_loop_goes_on_while_the_disk_is_slow(path: Path, lanes: list[Lane]) -> None:
+    """So many blocks wait for the disk, and no more: then the loop waits too."""
+    lane = Lane(path, 0, None)
+    lanes.append(lane)
+    with lane.writer.held:
+        lane.give_all(DEPTH * MIB)
+        assert lane.sink.position == DEPTH * MIB
+        assert lane.sink.written == 0
+        late = threading.Thread(target=lane.give_all, args=(MIB,))
+        late.start()
+        late.join(0.1)
+        assert late.is_alive()
+    late.join()
+    assert lane.sink.finish() == (DEPTH + 1) * MIB
+    lane.check_records((DEPTH + 1) * MIB)
 
 
 def test_direct_or_not_the_bytes_are_the_same(path: Path, lanes: list[Lane]) -> None:
@@ -309,5 +382,6 @@ def test_direct_or_not_the_bytes_are_the_same(path: Path, lanes: list[Lane]) -> 
     lanes.append(lane)
     lane.give_all(3 * MIB + 100 - 4 * KIB)
     assert lane.sink.full
+    lane.sink.finish()
     lane.check_file(3 * MIB + 100)
     lane.check_records(3 * MIB + 100)
