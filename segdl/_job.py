@@ -275,9 +275,12 @@ class Job:
         store, url = self._store, self.request.urls[0]
         assert store is not None
         if self.request.filename is None:
-            found = self._found
-            if found is None or found.header.url_sha256 != url_digest(url):
-                self._found = self._look(store, safe_name(url, answer.disposition))
+            # What an earlier run of this URL left keeps the name it has.
+            name = store.name
+            if not self._owned:
+                name = safe_name(url, answer.disposition)
+            if not self._owned or store.directory.exists(name):
+                self._found = self._look(store, name)
         self._reuse = self._reuses_existing()
         if self._reuse or self._published_before(store):
             return

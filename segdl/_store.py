@@ -162,7 +162,8 @@ class Store:
 
         Raises:
             DestinationBusy: Another engine is at it.
-            DestinationExists: A part file without a manifest holds somebody's bytes.
+            DestinationExists: A part file without a manifest that can be used holds
+                somebody's bytes.
             StorageError: A file is not what it should be.
         """
         self.release()
@@ -185,11 +186,13 @@ class Store:
             self.manifest = Manifest.open(
                 self.directory, self.manifest_name, durability=self.durability
             )
-        except ManifestError:
-            # Nothing in it can be trusted, so nothing in the part can.
-            self.discard()
-            self.directory.unlink(self.manifest_name)
-            return None
+        except ManifestError as exc:
+            path = self.part.path
+            self.release()
+            raise DestinationExists(
+                f"{exc}, so what is in {path} can't be trusted (remove both, or save "
+                "under another name)"
+            ) from exc
         return self._found()
 
     def check_space(self, size: int) -> None:

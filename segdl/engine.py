@@ -262,6 +262,8 @@ class DownloadEngine:
             task = self._tasks.get(task_id)
             if task is None or task.status not in (PAUSED, FAILED) or self._shut:
                 return False
+            if task_id not in self._requests:
+                return False  # it can't be asked for: see `resume_unfinished`
             task._set_status(PENDING)
             self._queue.add_task(task)
             self._admit()
@@ -290,7 +292,8 @@ class DownloadEngine:
 
         A manifest keeps no URL query, since that may be a secret: a download whose URL
         had one comes back as a failed task that says so. Submit such a URL again with
-        `download`, and it goes on from what is there.
+        `download`, and it goes on from what is there. One that can't go on here, as its
+        digest can't be computed, comes back as a failed task too.
 
         Returns:
             The tasks, in order of their names.
@@ -300,12 +303,18 @@ class DownloadEngine:
         """
         tasks = []
         for header in unfinished(Path(directory)):
-            if url_digest(header.url) == header.url_sha256:
+            name = header.name
+            try:
+                if url_digest(header.url) != header.url_sha256:
+                    raise UsageError(
+                        f"the URL of {name} is not known whole: a query is never "
+                        "stored; give the URL again to go on with what is there"
+                    )
                 task = self.download(
-                    header.url, directory, header.name, checksum=header.digest
+                    header.url, directory, name, checksum=header.digest
                 )
-            else:
-                task = self._without_url(header.url, directory, header.name)
+            except UsageError as error:
+                task = self._failed_task(header.url, directory, name, error)
             tasks.append(task)
         return tasks
 
@@ -413,7 +422,9 @@ class DownloadEngine:
             del self._ending[task.id]
             assert job.outcome is not None
             if task.status == CANCELLED and job.outcome.kind != "discarded":
-                self._discard_files(task)  # it had stopped before it heard of that
+                # It had stopped before it heard of that.
+                task._file_path = job.path or task._file_path
+                self._discard_files(task)
             elif task.status not in FINAL and job.outcome.kind == "completed":
                 # It was to pause, when it had its name already.
                 self._queue.remove_task(task.id)
@@ -564,30 +575,23 @@ class DownloadEngine:
 
     def _discard_files(self, task: DownloadTask) -> None:
         """Remove what earlier jobs of a task left, when it has none now."""
+        if task.file_path is None:
+            return  # it never had one: what is there is an earlier run's
         request = self._requests[task.id]
-        name = request.filename
-        if task.file_path is not None:
-            name = SafeName(os.path.basename(task.file_path))
-        if name is not None:
-            # Somebody else may be at it, or it may be gone: nothing of ours is left.
-            with contextlib.suppress(SegdlError):
-                discard_unfinished(request.directory, name, request.urls[0])
+        name = SafeName(os.path.basename(task.file_path))
+        # Somebody else may be at it, or it may be gone: nothing of ours is left.
+        with contextlib.suppress(SegdlError):
+            discard_unfinished(request.directory, name, request.urls[0])
 
-    def _without_url(
-        self, url: str, directory: str | os.PathLike[str], name: str
+    def _failed_task(
+        self, url: str, directory: str | os.PathLike[str], name: str, error: UsageError
     ) -> DownloadTask:
-        """Make the failed task of a download whose URL is not known any more."""
+        """Make the task of a download that can't even be asked for."""
         task = DownloadTask(url, directory, name)
         task._attach(self)
-        task._fail(
-            UsageError(
-                f"the URL of {name} had a query, which is never stored; give the whole "
-                "URL again to go on with what is there"
-            )
-        )
+        task._fail(error)
         with self._lock:
             self._tasks[task.id] = task
-            self._requests[task.id] = checked_request(task, self._config)
             self._report_failure(task)
         return task
 

@@ -127,6 +127,26 @@ def test_error_fails_before_any_request(
     assert origin.log.entries == ()
 
 
+def test_error_fails_before_the_rest_is_fetched(origin, make_engine, out) -> None:
+    """A name that the URL gives counts too, where an earlier run left a part of it."""
+    origin.rate = 12 * MIB
+    url = origin.blob_url(1, SIZE, NAME)
+    engine = make_engine()
+    task = engine.download(url, out)
+    until(lambda: task.downloaded_size > MIB)
+    engine.shutdown(wait=False)
+    assert names(out) == [PART, MANIFEST]
+    old = put(out, OLD)
+    origin.log.settle()
+    origin.log.clear()
+    task = make_engine(on_exists="error").download(url, out)
+    assert task.wait(10)
+    assert isinstance(task.exception(0), DestinationExists)
+    assert len(origin.log.entries) == 1
+    assert old.read_bytes() == OLD
+    assert names(out) == [NAME, PART, MANIFEST]
+
+
 def test_overwrite_replaces_at_the_end(origin, make_engine, old, out) -> None:
     """Until the new file is whole, the old one is there, untouched."""
     origin.rate = 4 * MIB

@@ -350,6 +350,24 @@ def test_cancel_removes_part_and_manifest(origin, make_engine, out) -> None:
     assert not task.cancel()
 
 
+def test_cancel_of_a_task_that_never_ran_removes_nothing(
+    origin, make_engine, out
+) -> None:
+    """What an earlier run left is not a pending task's."""
+    origin.rate = RATE
+    left = leave_half(make_engine, origin.blob_url(1, SIZE), out)
+    engine = make_engine(max_workers=1)
+    first = engine.download(origin.blob_url(2, SIZE), out, "first.bin")
+    second = engine.download(origin.blob_url(1, SIZE), out, NAME)
+    assert second.cancel()
+    assert first.cancel()
+    until(lambda: names(out) == [PART, MANIFEST])
+    origin.rate = None
+    task = make_engine().download(origin.blob_url(1, SIZE), out, NAME)
+    assert task.wait(10)
+    assert task.resumed_size >= left - AGAIN
+
+
 def test_resume_unfinished(origin, make_engine, out) -> None:
     """What earlier runs left in a directory goes on, without being told its URLs."""
     origin.rate = RATE
@@ -376,6 +394,32 @@ def test_resume_unfinished(origin, make_engine, out) -> None:
     assert task.wait(10)
     assert (task.status, task.resumed_size > 0) == ("completed", True)
     assert names(out) == ["1.bin", "2.bin", "3.bin"]
+
+
+def test_resume_unfinished_goes_on_after_one_that_can_not(
+    origin, make_engine, out, monkeypatch
+) -> None:
+    """A digest that can't be computed here fails its task, and no other."""
+    origin.rate = RATE
+    engine = make_engine()
+    digest = f"sha512:{origin.blob(1, SIZE).digest('sha512')}"
+    begun = [
+        engine.download(origin.blob_url(seed, SIZE, f"{seed}.bin"), out, checksum=given)
+        for seed, given in ((1, digest), (2, None))
+    ]
+    until(lambda: all(task.downloaded_size > SIZE // 4 for task in begun))
+    engine.shutdown(wait=False)
+
+    def refuse(checksum: str) -> None:
+        raise UsageError(f"{checksum} can't be computed; install segdl[more]")
+
+    monkeypatch.setattr("segdl._request._computable", refuse)
+    found = make_engine().resume_unfinished(out)
+    assert all(task.wait(15) for task in found)
+    assert [task.status for task in found] == ["failed", "completed"]
+    assert "install" in str(found[0].error)
+    assert not found[0].resume()
+    assert names(out) == ["1.bin.part", "1.bin.segdl", "2.bin"]
 
 
 def test_resume_unfinished_of_an_empty_directory(make_engine, tmp_path) -> None:

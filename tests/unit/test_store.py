@@ -244,13 +244,16 @@ def test_a_part_that_somebody_removed(
 def test_a_manifest_that_is_damaged(
     tmp_path: Path, open_store: OpenStore, data: bytes
 ) -> None:
-    """With a manifest that can't be read, nothing of the part is trusted."""
+    """With a manifest that can't be read the part is not trusted, nor removed."""
     begun(open_store, 0, 1).close()
     (tmp_path / MANIFEST).write_bytes(data)
+    kept = (tmp_path / PART).read_bytes()
     store = open_store()
-    assert store.look(NAME) is None
-    assert names(tmp_path) == []
-    store.create(header())
+    with pytest.raises(DestinationExists, match=r"cannot be used: .*remove both"):
+        store.look(NAME)
+    assert names(tmp_path) == [PART, MANIFEST]
+    assert (tmp_path / PART).read_bytes() == kept
+    assert store.part is None
 
 
 def test_a_torn_record(tmp_path: Path, open_store: OpenStore) -> None:
