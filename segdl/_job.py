@@ -105,6 +105,7 @@ class Job:
         self._verifier_losses = 0
         self._after_stop: Callable[[], None] = self._nothing
         self._ending: Outcome | None = None
+        self._closing = False
         self._publishable = True
         self._offloaded = 0
         self._when_idle: Callable[[], None] = self._nothing
@@ -401,7 +402,7 @@ class Job:
 
     def pieces_written(self, pieces: list[Piece]) -> None:
         """Record pieces; the verifier may read them from now on."""
-        if self._store is None or self.outcome is not None:
+        if self._store is None or self._closing:
             return
         try:
             self._store.record(pieces)
@@ -682,19 +683,33 @@ class Job:
         """What follows a stop that nothing waits for."""
 
     def _close(self) -> None:
-        """Free everything and report the end, once no helper thread is at work."""
-        if self.outcome is not None or self._offloaded or len(self.lanes):
+        """Free everything, once no helper thread is at work; then report the end."""
+        if self._closing or self._offloaded or len(self.lanes):
             return
         assert self._ending is not None
-        self.outcome = self._ending
+        self._closing = True
+        store = self._store
         self._verification.drop()
-        if self._store is not None:
-            if self.outcome.kind == "discarded" and self._owned:
-                try:
-                    self._store.discard()
-                except SegdlError as error:
-                    self.outcome = replace(self.outcome, error=error)
-            self._store.close()
+        if store is None or store.published:
+            self._report(self._ending)
+            return
+
+        def free() -> Outcome:
+            ending = self._ending  # as late as possible: a discard may come yet
+            assert ending is not None
+            store.end(discard=ending.kind == "discarded" and self._owned)
+            return ending
+
+        def freed(ending: Outcome | None, error: SegdlError | None) -> None:
+            store.close()  # again, where no helper thread could be had
+            assert self._ending is not None
+            self._report(ending or replace(self._ending, error=error))
+
+        # Removing a large file takes its time.
+        self._crew.offload(self, free, freed)
+
+    def _report(self, outcome: Outcome) -> None:
+        self.outcome = outcome
         self.phase = "done"
         self._crew.ended(self)
 

@@ -329,6 +329,22 @@ class Store:
             self.part.close()
         self.part = self.manifest = None
 
+    def end(self, *, discard: bool) -> None:
+        """
+        Close everything.
+
+        Args:
+            discard: Remove part and manifest first.
+
+        Raises:
+            StorageError: They can't be removed; all is closed nevertheless.
+        """
+        try:
+            if discard:
+                self.discard()
+        finally:
+            self.close()
+
     def close(self) -> None:
         """Close everything; a second call does nothing."""
         self.release()

@@ -1302,6 +1302,7 @@ def test_lanes_that_hang(make_play: MakePlay) -> None:
     lanes = play.live()
     play.crew.pass_time(1.1)
     assert play.crew.given_up == lanes
+    play.run()
     assert play.job.outcome is not None
     assert play.job.outcome.kind == "stopped"
 
