@@ -11,34 +11,30 @@
 
 A job lives on the scheduler's thread, and waits for nothing: what waits for the disk
 goes through `crew.offload`, requests through its lanes, digests to the verifier.
-Methods that run on a helper thread say so; only one of them runs at a time, but for
-the flush of a checkpoint.
+Only one helper thread is at work for a job at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from segdl import _fs
 from segdl._crew import Crew, Outcome
+from segdl._destination import Destination
 from segdl._digests import Digest, is_digest_of_nothing
 from segdl._headers import Validator
 from segdl._lanes import FIRST_BYTES, Lanes
 from segdl._manifest import Piece
 from segdl._messages import Answered, Check, Checked, Hashed, PartRef, failure_from_json
-from segdl._names import SafeName, safe_name
 from segdl._plan import Plan, piece_size
 from segdl._ranges import ByteRange
 from segdl._request import Request
 from segdl._retry import Action
-from segdl._store import Found, Store, new_header, url_digest
 from segdl._verification import Verification
 from segdl.config import EngineConfig
 from segdl.errors import (
-    DestinationBusy,
     DestinationExists,
     IntegrityError,
     ProtocolError,
@@ -88,15 +84,16 @@ class Job:
         self._verification = Verification(
             self, crew, request.digest, enabled=config.verify_hash
         )
-        self._store: Store | None = None
-        self._found: Found | None = None
-        self._owned = False  # part and manifest are of this download, not another's
+        self._destination = Destination(
+            request,
+            config.durability,
+            verified=self._verification.given is not None,
+        )
         self._answer: Answered | None = None
         self._whole_answers = 0
         self._source = 0
         self._fresh = False  # probe from byte 0, and expect nothing
         self._changed = False  # the remote file did, once
-        self._reuse = False  # the destination exists, and may be the wanted file
         self._comparing = False
         self._checking = False
         self._checkpoints = False
@@ -123,7 +120,7 @@ class Job:
 
     def start(self) -> None:
         """Begin, on disk: what is there already decides what is asked for."""
-        self._offload(self._examine, self._examined)
+        self._offload(self._destination.examine, self._examined)
 
     def stop(self) -> None:
         """End in good order; what is there stays resumable."""
@@ -149,64 +146,16 @@ class Job:
 
     # --- examining --------------------------------------------------------------------
 
-    def _examine(self) -> None:
-        """On a helper thread: open the directory, look at what is there."""
-        request = self.request
-        store = self._store = Store(request.directory, self._config.durability)
-        name, url = request.filename, request.urls[0]
-        if name is not None:
-            self._found = self._look(store, name)
-        else:
-            guess = store.name_left_by(url_digest(url)) or safe_name(url, None)
-            # What is wrong with a name that is only guessed does not matter yet.
-            with suppress(DestinationBusy, DestinationExists):
-                self._found = store.look(guess)
-        self._owned = (
-            self._found is not None and self._found.header.url_sha256 == url_digest(url)
-        )
-
-    def _look(self, store: Store, name: SafeName) -> Found | None:
-        """On a helper thread: turn to the final name, by the rules for one taken."""
-        policy = self.request.on_exists
-        if policy == "rename":
-            return store.look_free(name, url_digest(self.request.urls[0]))
-        found = store.look(name)
-        if self._published_before(store) or not store.directory.exists(name):
-            return found
-        if policy == "error":
-            path = store.path
-            store.release()
-            raise DestinationExists(
-                f"{path} exists; choose another name, or on_exists: reuse, overwrite "
-                "or rename"
-            )
-        store.directory.check_replaceable(name)
-        return found
-
     def _examined(self, _: None) -> None:
-        store = self._store
-        assert store is not None
+        destination, given = self._destination, self._verification.given
         if self.request.filename is not None:
-            self.path = store.path
-        if self._published_before(store) and self._verification.given is None:
+            self.path = destination.store.path
+        if destination.published_before and given is None:
             self._finish_reused(None)
-        elif self._verification.given is not None and (
-            self._published_before(store) or self._reuses_existing()
-        ):
+        elif given is not None and (destination.published_before or destination.taken):
             self._compare_existing()
         else:
             self.probe_again()
-
-    def _reuses_existing(self) -> bool:
-        """Whether the final name is known, and taken, and that may be good enough."""
-        store = self._store
-        assert store is not None
-        known = self.request.filename is not None or self._answer is not None
-        return (
-            known
-            and self.request.on_exists == "reuse"
-            and store.directory.exists(store.name)
-        )
 
     # --- probing ----------------------------------------------------------------------
 
@@ -216,14 +165,14 @@ class Job:
             return
         self.phase = "probing"
         self._answer = None
-        found = self._found
-        if self._fresh or found is None or not self._resumable(found):
+        found = self._destination.found
+        if self._fresh or found is None or not self._destination.resumable(found):
             self.lanes.open_probe(None, complete=None, validator=None, if_range=None)
             return
         validator = found.header.validator
         size = found.header.size or 0
         # With nothing missing one byte is enough to compare the validator.
-        missing = next(_plan_of(found).missing(), ByteRange(max(0, size - 1), size))
+        missing = next(found.plan().missing(), ByteRange(max(0, size - 1), size))
         end = min(missing.end, missing.begin + FIRST_BYTES)
         missing = ByteRange(missing.begin, end)
         self.lanes.open_probe(
@@ -234,17 +183,16 @@ class Job:
             if_range=None if self._whole_answers else validator.if_range(),
         )
 
-    def _resumable(self, found: Found) -> bool:
-        """Whether pieces of an earlier run may be combined with new ones."""
-        return bool(found.accepted or found.doubtful) and (
-            found.header.validator.is_strong or self._verification.given is not None
-        )
-
     def probe_answered(self, answer: Answered) -> None:
         """Take the head of the probe's answer."""
         if answer.ranges or self._accepts_whole(answer):
             self._answer = answer
-            self._offload(lambda: self._prepare(answer), self._prepared)
+            self._offload(
+                lambda: self._destination.prepare(
+                    answer, whole=self.lanes.whole, mirror=self._source > 0
+                ),
+                self._prepared,
+            )
 
     def _accepts_whole(self, answer: Answered) -> bool:
         """Decide about a 200 to a range; False when it is refused, or asked again."""
@@ -262,7 +210,7 @@ class Job:
             return False
         if not self.lanes.whole:
             self.lanes.whole = True
-            if self._found is not None and not self._fresh:
+            if self._destination.found is not None and not self._fresh:
                 # The answer is for the middle of the file: ask for all of it.
                 self._fresh = True
                 self._stop_then(self.probe_again)
@@ -271,117 +219,46 @@ class Job:
 
     # --- preparing --------------------------------------------------------------------
 
-    def _prepare(self, answer: Answered) -> None:
-        """On a helper thread: have part and manifest for what was answered."""
-        store, url = self._store, self.request.urls[0]
-        assert store is not None
-        if self.request.filename is None:
-            # What an earlier run of this URL left keeps the name it has.
-            name = store.name
-            if not self._owned:
-                name = safe_name(url, answer.disposition)
-            if not self._owned or store.directory.exists(name):
-                self._found = self._look(store, name)
-        self._reuse = self._reuses_existing()
-        if self._reuse or self._published_before(store):
-            return
-        try:
-            self._prepare_files(store, answer)
-        except (DestinationBusy, DestinationExists):
-            if self.request.on_exists != "rename":
-                raise
-            # Another download took the name meanwhile.
-            self._found = self._look(store, store.name)
-            self._prepare_files(store, answer)
-
-    def _published_before(self, store: Store) -> bool:
-        """Whether an earlier run had finished all but the last step."""
-        return store.published_url_sha256 == url_digest(self.request.urls[0])
-
-    def _prepare_files(self, store: Store, answer: Answered) -> None:
-        """On a helper thread: create part and manifest, or take up those that fit."""
-        size, digest, found = answer.complete, self.request.digest, self._found
-        validator = Validator.from_json(answer.validator)
-        header = new_header(
-            name=store.name,
-            size=size,
-            piece=piece_size(size or 0),
-            validator=validator,
-            url=self.request.urls[0],
-            digest=None if digest is None else str(digest),
-        )
-        if store.part is None:
-            store.create(header)
-        elif found is not None and self._fits(found, size, validator):
-            store.check_space(size or 0)
-        elif found is not None and found.header.url_sha256 != header.url_sha256:
-            raise DestinationExists(
-                f"{store.part.path} is an unfinished download of "
-                f"{found.header.url or 'another URL'}; go on with that one, remove "
-                "it with `segdl clean`, or save under another name"
-            )
-        else:
-            self._found = None
-            store.restart(header)
-        self._owned = True
-
-    def _fits(self, found: Found, size: int | None, validator: Validator) -> bool:
-        """Whether an earlier run's pieces belong to what the origin has now."""
-        return (
-            not self.lanes.whole
-            and found.header.size == size
-            and self._resumable(found)
-            and (
-                found.header.validator.disagreement(validator) is None
-                # Mirrors have validators of their own; the digest will tell.
-                or (self._source > 0 and self._verification.given is not None)
-            )
-        )
-
     def _prepared(self, _: None) -> None:
-        store, answer = self._store, self._answer
-        assert store is not None
+        destination, answer = self._destination, self._answer
         assert answer is not None
-        self.path = store.path
+        self.path = destination.store.path
         self.total_bytes = answer.complete
         self._verification.expect(answer.digests)
-        if self._reuse or self._published_before(store):
+        if destination.taken or destination.published_before:
             self._compare_existing()
-        elif self._found is not None and self._found.doubtful:
-            self._check(self._found.doubtful)
+        elif destination.found is not None and destination.found.doubtful:
+            self._check(destination.found.doubtful)
         else:
             self._begin()
 
     def _check(self, pieces: list[Piece]) -> None:
         """Have pieces read back and compared; `on_checked` follows."""
-        assert self._store is not None
-        assert self._store.part is not None
         self._checking = True
         rows = [(p.offset, p.length, p.xxh3) for p in pieces]
-        self._crew.verify(self, Check(self.number, self._store.part.path, rows))
+        path = self._destination.part.path
+        self._crew.verify(self, Check(self.number, path, rows))
 
     def _begin(self) -> None:
         """Start to transfer."""
-        store, answer, found = self._store, self._answer, self._found
-        assert store is not None
-        assert store.part is not None
+        part, answer = self._destination.part, self._answer
         assert answer is not None
         plan = None
-        if found is not None:
-            plan = _plan_of(found)
+        if self._destination.found is not None:
+            plan = self._destination.found.plan()
         elif answer.complete is not None:
             plan = Plan(answer.complete, piece_size(answer.complete))
         self.phase = "transferring"
         self.resumed_bytes = 0 if plan is None else plan.done_bytes
         if self.resumed_bytes:
             self._crew.event(self, "resumed", {"bytes": self.resumed_bytes})
-        self._verification.start(store.part.path)
+        self._verification.start(part.path)
         if self._config.durability == "checkpoint" and not self._checkpoints:
             self._checkpoints = True
             self._crew.call_later(self, _CHECKPOINT_SECONDS, self._checkpoint)
         self.lanes.begin(
             plan,
-            self._part_ref(store.part, plan),
+            self._part_ref(part, plan),
             Validator.from_json(answer.validator),
         )
         self._advance()
@@ -402,10 +279,10 @@ class Job:
 
     def pieces_written(self, pieces: list[Piece]) -> None:
         """Record pieces; the verifier may read them from now on."""
-        if self._store is None or self._closing:
+        if self._closing or not self._destination.is_open:
             return
         try:
-            self._store.record(pieces)
+            self._destination.store.record(pieces)
         except SegdlError as error:
             self.fail(error)
             return
@@ -420,8 +297,8 @@ class Job:
         if self._ending is not None:
             return
         self._crew.call_later(self, _CHECKPOINT_SECONDS, self._checkpoint)
-        store = self._store
-        if self.phase == "transferring" and not self._offloaded and store is not None:
+        if self.phase == "transferring" and not self._offloaded:
+            store = self._destination.store
             covered = store.recorded
             self._offload(lambda: store.checkpoint(covered), lambda _: None)
 
@@ -455,26 +332,20 @@ class Job:
         self.resumed_bytes = 0
         self.lanes.plan = None
         self._verification.drop()
-        store = self._store
-        if store is None or store.part is None:
+        if self._destination.store.part is None:
             self.probe_again()
         else:
-            self._offload(lambda: self._look_again(store), lambda _: self.probe_again())
-
-    def _look_again(self, store: Store) -> None:
-        """On a helper thread: take up what this run has recorded."""
-        self._found = store.look(store.name)
+            again = self._destination.look_again
+            self._offload(again, lambda _: self.probe_again())
 
     # --- verifying --------------------------------------------------------------------
 
     def all_written(self, end: int) -> None:
         """All bytes are there: compare their digests, when some are known."""
-        assert self._store is not None
-        assert self._store.part is not None
         self.total_bytes = end
         self.phase = "verifying"
         if self._verification:
-            self._verification.finish(self._store.part.path, end)
+            self._verification.finish(self._destination.part.path, end)
         else:
             self._publish(None)
 
@@ -494,11 +365,9 @@ class Job:
             self._mismatch(*wrong)
         else:
             # Those pieces that the disk changed can be fetched again.
-            assert self._store is not None
-            assert self._store.manifest is not None
             self._rechecked = True
             self._wrong = wrong
-            self._check(list(self._store.manifest.pieces()))
+            self._check(self._destination.store.pieces())
 
     def on_checked(self, checked: Checked) -> None:
         """Go on after pieces were read back."""
@@ -508,12 +377,10 @@ class Job:
     def _checked(self, checked: Checked) -> None:
         if self._ending is not None:
             return
-        store = self._store
-        assert store is not None
         try:
             if checked.failure is not None:
                 raise failure_from_json(checked.failure)
-            bad = store.forget(checked.bad)
+            bad = self._destination.store.forget(checked.bad)
         except SegdlError as error:
             self.fail(error)
             return
@@ -526,30 +393,28 @@ class Job:
 
     def _found_checked(self, bad: set[int]) -> None:
         """Begin with the pieces of an earlier run that proved right."""
-        found = self._found
+        found = self._destination.found
         assert found is not None
         good = [piece for piece in found.doubtful if piece.offset not in bad]
-        self._found = replace(found, accepted=found.accepted + good, doubtful=[])
+        accepted = found.accepted + good
+        self._destination.found = replace(found, accepted=accepted, doubtful=[])
         self._begin()
 
     def _refetch(self, bad: list[Piece]) -> None:
         """Fetch pieces again that are not what they were when they were written."""
-        plan, store = self.lanes.plan, self._store
+        plan = self.lanes.plan
         assert plan is not None
-        assert store is not None
-        assert store.part is not None
         self._wrong = None
         for piece in bad:
             plan.forget(piece.offset, piece.length)
         self.phase = "transferring"
-        self._verification.start(store.part.path)
+        self._verification.start(self._destination.part.path)
         self.lanes.report_retry(f"{len(bad)} pieces changed on the disk", 0.0)
         self.lanes.fill()
 
     def _mismatch(self, expected: Digest, actual: str) -> None:
         """Fail for wrong content, with the part kept aside."""
-        store = self._store
-        assert store is not None
+        store = self._destination.store
         message = (
             f"{expected.algorithm} of {store.name} is {actual}, expected "
             f"{expected.hex} ({expected.source})"
@@ -571,8 +436,7 @@ class Job:
 
     def on_verifier_lost(self, error: SegdlError) -> None:
         """The verifier died: have its work done again, a few times."""
-        store = self._store
-        if self._ending is not None or store is None:
+        if self._ending is not None:
             return
         if not (self._comparing or self._checking or self._verification.running):
             return
@@ -582,11 +446,12 @@ class Job:
         elif self._comparing:
             self._compare_existing()
         elif self._checking and self._wrong is None:
-            self._check([] if self._found is None else self._found.doubtful)
-        elif self._checking and store.manifest is not None:
-            self._check(list(store.manifest.pieces()))
-        elif store.part is not None:
-            self._verification.start(store.part.path)
+            found = self._destination.found
+            self._check([] if found is None else found.doubtful)
+        elif self._checking:
+            self._check(self._destination.store.pieces())
+        else:
+            self._verification.start(self._destination.part.path)
             if self.phase == "verifying":
                 self.all_written(self.total_bytes or 0)
 
@@ -594,8 +459,7 @@ class Job:
 
     def _compare_existing(self) -> None:
         """Find out whether the file that is there is the one that is wanted."""
-        store, answer = self._store, self._answer
-        assert store is not None
+        store, answer = self._destination.store, self._answer
         self._comparing = True
         self._stop_then(self._nothing)
         size = store.size_of_existing()
@@ -622,11 +486,10 @@ class Job:
         if wrong is None:
             self._finish_reused(self._verification.best)
             return
-        assert self._store is not None
         expected, actual = wrong
         self.fail(
             DestinationExists(
-                f"{self._store.path} exists with other content: its "
+                f"{self._destination.store.path} exists with other content: its "
                 f"{expected.algorithm} is {actual}, expected {expected.hex}; choose "
                 "on_exists: overwrite or rename"
             )
@@ -634,9 +497,9 @@ class Job:
 
     def _finish_reused(self, checksum: str | None) -> None:
         """End with the file that was there."""
-        assert self._store is not None
-        self.path = self._store.path
-        self.total_bytes = self.resumed_bytes = self._store.size_of_existing()
+        store = self._destination.store
+        self.path = store.path
+        self.total_bytes = self.resumed_bytes = store.size_of_existing()
         self._end(Outcome(kind="completed", checksum=checksum))
 
     # --- the end ----------------------------------------------------------------------
@@ -645,8 +508,7 @@ class Job:
         if not self._publishable:
             return
         self.phase = "publishing"
-        store, size = self._store, self.total_bytes or 0
-        assert store is not None
+        store, size = self._destination.store, self.total_bytes or 0
         overwrite = self.request.on_exists == "overwrite"
         completed = Outcome(kind="completed", checksum=checksum)
 
@@ -688,16 +550,17 @@ class Job:
             return
         assert self._ending is not None
         self._closing = True
-        store = self._store
         self._verification.drop()
-        if store is None or store.published:
+        destination = self._destination
+        if not destination.is_open or destination.store.published:
             self._report(self._ending)
             return
+        store = destination.store
 
         def free() -> Outcome:
             ending = self._ending  # as late as possible: a discard may come yet
             assert ending is not None
-            store.end(discard=ending.kind == "discarded" and self._owned)
+            store.end(discard=ending.kind == "discarded" and destination.owned)
             return ending
 
         def freed(ending: Outcome | None, error: SegdlError | None) -> None:
@@ -749,11 +612,3 @@ class Job:
             self._once_idle(call)
 
         self._crew.offload(self, work, back)
-
-
-def _plan_of(found: Found) -> Plan:
-    """Make the plan of what an earlier run left."""
-    size = found.header.size
-    assert size is not None
-    done = [ByteRange(p.offset, p.offset + p.length) for p in found.accepted]
-    return Plan(size, found.header.piece, done)

@@ -27,6 +27,8 @@ from segdl._manifest import (
     needs_verification,
 )
 from segdl._names import SafeName, checked_name, sidecar_names
+from segdl._plan import Plan
+from segdl._ranges import ByteRange
 from segdl._urls import strip_secrets
 from segdl.errors import (
     DestinationBusy,
@@ -59,6 +61,13 @@ class Found:
     header: Header
     accepted: list[Piece]
     doubtful: list[Piece]
+
+    def plan(self) -> Plan:
+        """Make the plan of what is missing; the size has to be known."""
+        size = self.header.size
+        assert size is not None
+        done = [ByteRange(p.offset, p.offset + p.length) for p in self.accepted]
+        return Plan(size, self.header.piece, done)
 
 
 class Store:
@@ -252,6 +261,10 @@ class Store:
     def recorded(self) -> int:
         """How many pieces are recorded."""
         return 0 if self.manifest is None else self.manifest.piece_count
+
+    def pieces(self) -> list[Piece]:
+        """Give the pieces that are recorded."""
+        return [] if self.manifest is None else list(self.manifest.pieces())
 
     def checkpoint(self, covered: int) -> None:
         """

@@ -336,8 +336,8 @@ def make_play(tmp_path: Path) -> Iterator[MakePlay]:
     yield making
     for play in made:
         play.verifier.close()
-        if play.job._store is not None:
-            play.job._store.close()
+        if play.job._destination.is_open:
+            play.job._destination.store.close()
 
 
 def names(directory: Path) -> list[str]:
@@ -600,7 +600,7 @@ def test_a_resume_with_nothing_missing(
     play = make_play().start().run(in_phase("publishing"))
     play.job.stop()
     play.crew.waiting.clear()
-    play.job._store.close()  # type: ignore[union-attr]  # as a killed process does
+    play.job._destination.store.close()  # as a killed process does
     play = make_play(checksum=checksum).start().run()
     play.completed()
     assert play.job.resumed_bytes == len(CONTENT)
@@ -1038,7 +1038,7 @@ def test_a_file_that_appears(tmp_path: Path, make_play: MakePlay) -> None:
 def test_a_publish_that_was_cut_short(tmp_path: Path, make_play: MakePlay) -> None:
     """What an earlier run had only to finish is finished, without a request."""
     play = make_play().start().run(in_phase("publishing"))
-    play.job._store.close()  # type: ignore[union-attr]  # as a killed process does
+    play.job._destination.store.close()  # as a killed process does
     os.link(tmp_path / PART, tmp_path / NAME)
     play = make_play().start().run()
     play.completed()
@@ -1052,7 +1052,7 @@ def test_a_publish_of_another_url_that_was_cut_short(
     other = make_play(urls=("https://example.org/x/a.bin",)).start()
     other.content = OTHER
     other.run(in_phase("publishing"))
-    other.job._store.close()  # type: ignore[union-attr]  # as a killed process does
+    other.job._destination.store.close()  # as a killed process does
     os.link(tmp_path / PART, tmp_path / NAME)
     play = make_play().start().run()
     play.failed(DestinationExists, f"has {len(OTHER)} bytes")

@@ -43,6 +43,7 @@ LAYERS = (
     "queue",
     "stats",
     "_request",
+    "_destination",
     "_crew",
     "_verification",
     "_lanes",

@@ -1,0 +1,209 @@
+"""Where a download goes: its name, the rules for a taken one, what is there already.
+
+    examine()  before anything is asked: opens the directory, looks at what is there
+    prepare()  with the answer at hand: the final name is known
+                 ├─ taken: a file is there that may be the wanted one, to be compared
+                 ├─ found: an earlier run's pieces, which go with the answer
+                 └─ neither: new files, or old ones for a new representation
+
+Both wait for the disk, so they run on a helper thread; the store and what they find out
+are then used on the scheduler's.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from segdl._fs import PartFile
+from segdl._headers import Validator
+from segdl._messages import Answered
+from segdl._names import SafeName, safe_name
+from segdl._plan import piece_size
+from segdl._request import Request
+from segdl._store import Found, Store, new_header, url_digest
+from segdl.errors import DestinationBusy, DestinationExists
+
+
+class Destination:
+    """
+    The files of one job.
+
+    Args:
+        request: Directory, name and URL.
+        durability: As in `EngineConfig`.
+        verified: Whether the caller's digest will be compared at the end, so that
+            pieces may be combined which no strong validator holds together.
+
+    Attributes:
+        found: What an earlier run left and can be gone on with.
+        owned: Whether part and manifest are of this URL, and not another's.
+        taken: Whether the final name is, by a file that may be the wanted one.
+    """
+
+    def __init__(self, request: Request, durability: str, *, verified: bool) -> None:
+        self.found: Found | None = None
+        self.owned = False
+        self.taken = False
+        self._request = request
+        self._durability = durability
+        self._verified = verified
+        self._url_sha256 = url_digest(request.urls[0])
+        self._store: Store | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a store yet."""
+        return self._store is not None
+
+    @property
+    def store(self) -> Store:
+        """The store; there is one after `examine`."""
+        assert self._store is not None
+        return self._store
+
+    @property
+    def part(self) -> PartFile:
+        """The part file; there is one after `prepare`, unless the name is taken."""
+        assert self.store.part is not None
+        return self.store.part
+
+    @property
+    def published_before(self) -> bool:
+        """Whether an earlier run of this URL had finished all but the last step."""
+        return self.store.published_url_sha256 == self._url_sha256
+
+    def examine(self) -> None:
+        """
+        Open the directory, and look at what is there.
+
+        Raises:
+            DestinationBusy, DestinationExists, StorageError: The name is given, and
+                can't be used.
+        """
+        store = self._store = Store(self._request.directory, self._durability)
+        name = self._request.filename
+        if name is not None:
+            self.found = self._look(name)
+            self.taken = self._is_taken()
+        else:
+            left = store.name_left_by(self._url_sha256)
+            guess = left or safe_name(self._request.urls[0], None)
+            # What is wrong with a name that is only guessed does not matter yet.
+            with suppress(DestinationBusy, DestinationExists):
+                self.found = store.look(guess)
+        self.owned = self._is_own(self.found)
+
+    def prepare(self, answer: Answered, *, whole: bool, mirror: bool) -> None:
+        """
+        Have part and manifest for what was answered, unless the name is taken.
+
+        Args:
+            answer: Of the origin.
+            whole: The origin has no ranges.
+            mirror: It is another one than the first.
+
+        Raises:
+            DestinationBusy, DestinationExists, DiskFull, StorageError: They can't be
+                had.
+        """
+        store = self.store
+        if self._request.filename is None:
+            # What an earlier run of this URL left keeps the name it has.
+            name = store.name
+            if not self.owned:
+                name = safe_name(self._request.urls[0], answer.disposition)
+            if not self.owned or store.directory.exists(name):
+                self.found = self._look(name)
+        self.taken = self._is_taken()
+        if self.taken or self.published_before:
+            return
+        try:
+            self._prepare_files(answer, whole=whole, mirror=mirror)
+        except (DestinationBusy, DestinationExists):
+            if self._request.on_exists != "rename":
+                raise
+            # Another download took the name meanwhile.
+            self.found = self._look(store.name)
+            self._prepare_files(answer, whole=whole, mirror=mirror)
+
+    def look_again(self) -> None:
+        """Take up what this run has recorded."""
+        self.found = self.store.look(self.store.name)
+
+    def resumable(self, found: Found) -> bool:
+        """Tell whether pieces of an earlier run may be combined with new ones."""
+        return bool(found.accepted or found.doubtful) and (
+            found.header.validator.is_strong or self._verified
+        )
+
+    def _is_own(self, found: Found | None) -> bool:
+        return found is not None and found.header.url_sha256 == self._url_sha256
+
+    def _is_taken(self) -> bool:
+        """Whether a file has the final name, and may be good enough."""
+        store = self.store
+        return self._request.on_exists == "reuse" and store.directory.exists(store.name)
+
+    def _look(self, name: SafeName) -> Found | None:
+        """Turn to the final name, by the rules for one that is taken."""
+        store, policy = self.store, self._request.on_exists
+        if policy == "rename":
+            return store.look_free(name, self._url_sha256)
+        found = store.look(name)
+        if self.published_before or not store.directory.exists(name):
+            return found
+        if policy == "error":
+            path = store.path
+            store.release()
+            raise DestinationExists(
+                f"{path} exists; choose another name, or on_exists: reuse, overwrite "
+                "or rename"
+            )
+        store.directory.check_replaceable(name)
+        return found
+
+    def _prepare_files(self, answer: Answered, *, whole: bool, mirror: bool) -> None:
+        """Create part and manifest, or take up those that fit."""
+        store, size, found = self.store, answer.complete, self.found
+        validator = Validator.from_json(answer.validator)
+        digest = self._request.digest
+        header = new_header(
+            name=store.name,
+            size=size,
+            piece=piece_size(size or 0),
+            validator=validator,
+            url=self._request.urls[0],
+            digest=None if digest is None else str(digest),
+        )
+        if store.part is None:
+            store.create(header)
+        elif (
+            found is not None
+            and not whole
+            and self._fits(found, size, validator, mirror=mirror)
+        ):
+            store.check_space(size or 0)
+        elif found is not None and not self._is_own(found):
+            raise DestinationExists(
+                f"{store.part.path} is an unfinished download of "
+                f"{found.header.url or 'another URL'}; go on with that one, remove "
+                "it with `segdl clean`, or save under another name"
+            )
+        else:
+            self.found = None
+            store.restart(header)
+        self.owned = True
+
+    def _fits(
+        self, found: Found, size: int | None, validator: Validator, *, mirror: bool
+    ) -> bool:
+        """Whether an earlier run's pieces belong to what the origin has now."""
+        return (
+            found.header.size == size
+            and self.resumable(found)
+            and (
+                found.header.validator.disagreement(validator) is None
+                # Mirrors have validators of their own; the digest will tell.
+                or (mirror and self._verified)
+            )
+        )
