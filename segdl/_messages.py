@@ -18,11 +18,15 @@ alone, and only through the pipes.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from segdl import errors
 from segdl.errors import SegdlError
+
+_READ_BYTES = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +323,37 @@ class Lines:
         """Add what was read; give the lines that are whole."""
         *whole, self._rest = (self._rest + data).split(b"\n")
         return whole
+
+
+class Reader:
+    """
+    The reading end of a pipe of messages.
+
+    Args:
+        fd: The descriptor; made non-blocking, and closed by its owner.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._lines = Lines()
+        os.set_blocking(fd, False)
+
+    def read(self) -> Iterator[Message]:
+        """
+        Give the messages that have come, without waiting.
+
+        Raises:
+            EOFError: There will be no more.
+        """
+        while True:
+            try:
+                data = os.read(self.fd, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                raise EOFError
+            for line in self._lines.feed(data):
+                yield decode(line)
 
 
 def failure_to_json(error: SegdlError, code: int | None = None) -> dict[str, Any]:

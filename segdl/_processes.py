@@ -28,7 +28,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
-from segdl._messages import Lines, Message, Quit, decode, encode
+from segdl._messages import Message, Quit, Reader, encode
 from segdl._threads import start_without_signals
 from segdl.errors import WorkerError
 
@@ -36,7 +36,6 @@ _BOOTSTRAP = (
     "import sys, json; sys.path += json.loads(sys.argv[1]); "
     "from segdl._worker import main; main(sys.argv[2:])"
 )
-_READ_BYTES = 1 << 18
 _KILL_SECONDS = 0.5
 
 
@@ -60,7 +59,6 @@ class Worker:
     def __init__(self, role: str, *, in_process: bool) -> None:
         self.role = role
         self.lanes = 0  # how many the scheduler has put here
-        self._lines = Lines()
         self._unsent = bytearray()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -81,7 +79,7 @@ class Worker:
                 raise not_started(error) from error
             raise
         os.set_blocking(self._command_fd, False)
-        os.set_blocking(self._event_fd, False)
+        self._events = Reader(self._event_fd)
 
     @property
     def pid(self) -> int | None:
@@ -130,15 +128,7 @@ class Worker:
         Raises:
             EOFError: There will be no more.
         """
-        while True:
-            try:
-                data = os.read(self._event_fd, _READ_BYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                raise EOFError
-            for line in self._lines.feed(data):
-                yield decode(line)
+        return self._events.read()
 
     def exitcode(self) -> int | None:
         """Reap the process; None while it lives, or for a thread."""
@@ -176,7 +166,7 @@ class Worker:
         for fd in (self._command_fd, self._event_fd, self._sentinel):
             if fd is not None and fd >= 0:
                 os.close(fd)
-        self._command_fd = self._event_fd = -1
+        self._command_fd = self._event_fd = self._events.fd = -1
         self._sentinel = None
 
     def _start_thread(self, command_reader: int, event_writer: int) -> None:

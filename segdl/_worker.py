@@ -1,6 +1,6 @@
 """A worker: reads commands from one pipe, writes events to another, one loop.
 
-    command pipe ──> Commands ──> Transfers.turn() or Verifier.turn() ──> event pipe
+    command pipe ──> Reader ──> Transfers.turn() or Verifier.turn() ──> event pipe
 
 `main` is a worker process; `serve` is the same loop, for the thread that takes its
 place with `processes=0`. A process also
@@ -22,7 +22,6 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from segdl._messages import (
@@ -31,12 +30,11 @@ from segdl._messages import (
     Crashed,
     Fetch,
     Limit,
-    Lines,
     Message,
     Quit,
+    Reader,
     Split,
     Stop,
-    decode,
     encode,
 )
 
@@ -45,40 +43,13 @@ if TYPE_CHECKING:
 
 _PARENT_CHECK_SECONDS = 0.5
 _TURN_SECONDS = 1.0
-_READ_BYTES = 1 << 16
 
 TRANSFER = "transfer"
 VERIFY = "verify"
 
 
 class ParentGoneError(Exception):
-    """The other end of the command pipe is closed."""
-
-
-class Commands:
-    """The reading end of the command pipe."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self._lines = Lines()
-        os.set_blocking(fd, False)
-
-    def read(self) -> Iterator[Message]:
-        """
-        Give the commands that have arrived, without waiting.
-
-        Raises:
-            ParentGoneError: There will be no more.
-        """
-        while True:
-            try:
-                data = os.read(self.fd, _READ_BYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                raise ParentGoneError
-            for line in self._lines.feed(data):
-                yield decode(line)
+    """The other end of the event pipe is closed."""
 
 
 class Events:
@@ -114,10 +85,10 @@ def serve(role: str, command_fd: int, event_fd: int) -> None:
     events = Events(event_fd)
     try:
         if role == VERIFY:
-            _verify(Commands(command_fd), events)
+            _verify(Reader(command_fd), events)
         else:
-            _transfer(Commands(command_fd), events)
-    except ParentGoneError:
+            _transfer(Reader(command_fd), events)
+    except (ParentGoneError, EOFError):
         pass
     except Exception:
         with contextlib.suppress(ParentGoneError):
@@ -153,7 +124,7 @@ def _leave_with_parent(parent: int) -> None:
     os._exit(0)
 
 
-def _transfer(commands: Commands, events: Events) -> None:
+def _transfer(commands: Reader, events: Events) -> None:
     from segdl._transfer import Transfers
 
     transfers = Transfers(events.emit)
@@ -185,7 +156,7 @@ def _command(transfers: Transfers, message: Message) -> None:
         transfers.configure(message)
 
 
-def _verify(commands: Commands, events: Events) -> None:
+def _verify(commands: Reader, events: Events) -> None:
     from segdl._verify import Verifier
 
     verifier = Verifier(events.emit)
