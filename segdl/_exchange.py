@@ -93,7 +93,7 @@ class Exchange:
         self.reported = (-1, -1)
         self._heard = 0  # bytes received when it last was not quiet
         self._quiet_seconds = 0.0
-        self.unwritten_ticks = 0
+        self._unwritten_ticks = 0
 
     @property
     def wanted(self) -> ByteRange | None:
@@ -121,10 +121,11 @@ class Exchange:
         if self.sink is None:
             return self.fetch.begin
         if self.sink.written != self.reported[0]:
-            self.unwritten_ticks = 0
+            self._unwritten_ticks = 0
         else:
-            self.unwritten_ticks += 1
-            if self.unwritten_ticks >= _SLOW_TICKS:
+            self._unwritten_ticks += 1
+            if self._unwritten_ticks >= _SLOW_TICKS:
+                self._unwritten_ticks = 0
                 self.sink.flush()
         return self.sink.written
 
