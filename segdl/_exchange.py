@@ -41,10 +41,10 @@ class Owner(Protocol):
 
     @property
     def limited(self) -> bool:
-        """Whether there is a rate limit."""
+        """Whether `allow` has to be asked before bytes are taken."""
 
     def allow(self, count: int) -> bool:
-        """Ask the rate limit for bytes."""
+        """Ask the rate limit, and the disk, for bytes."""
 
     def answered(self, lane: Exchange) -> None:
         """An answer passed every check."""
@@ -124,7 +124,8 @@ class Exchange:
             self._unwritten_ticks = 0
         else:
             self._unwritten_ticks += 1
-            if self._unwritten_ticks >= _SLOW_TICKS:
+            # While its last block is on its way, it is the disk that is slow.
+            if self._unwritten_ticks >= _SLOW_TICKS and not self.sink.pending:
                 self._unwritten_ticks = 0
                 self.sink.flush()
         return self.sink.written

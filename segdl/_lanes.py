@@ -61,8 +61,9 @@ _CONTINUE_SECONDS = 0.1
 _KNOWN_SECONDS = 1.0
 # How long a limit that refusals taught holds, before one more lane is tried.
 _RAISE_SECONDS = 30.0
-# Lanes that do not stop in this time are given up, and their workers with them.
-_STOP_SECONDS = 1.0
+# Lanes that do not stop in this time are given up, and their workers with them: a slow
+# disk needs some of it to write what is on its way.
+_STOP_SECONDS = 5.0
 
 
 @dataclass(slots=True)
@@ -248,11 +249,18 @@ class Lanes:
             self._crew.send(number, Stop(number))
         if self._lanes:
             stops = self._stops
-            self._crew.call_later(
-                self._job, _STOP_SECONDS, lambda: self._give_up(stops)
-            )
+            self._crew.call_later(self._job, _STOP_SECONDS, lambda: self._hangs(stops))
         else:
             self._owner.lanes_gone()
+
+    def give_up(self) -> None:
+        """End without lanes that were told to stop and did not: their workers hang."""
+        if not self._stopping or not self._lanes:
+            return
+        for number in list(self._lanes):
+            self._crew.give_up(number)
+            self._release(number)
+        self._owner.lanes_gone()
 
     def fill(self) -> None:
         """Give free lanes work: what is missing, or half of what another one has."""
@@ -439,14 +447,10 @@ class Lanes:
             self._lanes[number].splitting = True
             self._crew.send(number, Split(number))
 
-    def _give_up(self, stops: int) -> None:
-        """End without lanes that did not stop: their workers hang."""
-        if not self._stopping or stops != self._stops or not self._lanes:
-            return
-        for number in list(self._lanes):
-            self._crew.give_up(number)
-            self._release(number)
-        self._owner.lanes_gone()
+    def _hangs(self, stops: int) -> None:
+        """Give lanes up that this very stop did not stop."""
+        if stops == self._stops:
+            self.give_up()
 
     def _release(self, number: int) -> None:
         del self._lanes[number]

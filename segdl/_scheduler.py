@@ -101,6 +101,7 @@ class Scheduler:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._calls: deque[Callable[[], None]] = deque()
         self._deaths: deque[float] = deque()
+        self._given_up: set[Worker] = set()
         self._limit_rate = config.limit_rate
         self._shares: dict[int, float | None] = {}
         self._stopping = False
@@ -183,6 +184,7 @@ class Scheduler:
     def give_up(self, lane: int) -> None:
         held = self._lanes.get(lane)
         if held is not None:
+            self._given_up.add(held[1])
             held[1].kill()
 
     def verify(self, job: Job, message: Message) -> None:
@@ -406,7 +408,10 @@ class Scheduler:
     def _lost(self, worker: Worker) -> None:
         """A worker is dead: give its lanes back."""
         self._forget(worker)
-        self._deaths.append(time.monotonic())
+        if worker in self._given_up:
+            self._given_up.discard(worker)
+        else:
+            self._deaths.append(time.monotonic())
         code = worker.exitcode()
         error = WorkerError(
             f"a {worker.role} worker ended unexpectedly (exit code {code})",

@@ -99,6 +99,11 @@ class Sink:
         self._limit = self._room()
 
     @property
+    def pending(self) -> bool:
+        """Whether something is on its way to the file."""
+        return self._pending > 0
+
+    @property
     def position(self) -> int:
         """One past the last byte taken."""
         return self._start + self._fill
@@ -180,6 +185,8 @@ class Sink:
         return taken
 
     def _flush(self) -> None:
+        # First, as it may fail: a buffer on its way must not be filled on.
+        following = self._behind.take_buffer()
         block = Block(self._writer, self.buffer, self._start, self._fill, self._on_done)
         self._hash.update(self.buffer[: self._fill])
         self._start += self._fill
@@ -190,7 +197,7 @@ class Sink:
         self._limit = self._room()
         self._behind.submit(block)
         self._pending += 1
-        self.buffer = self._behind.take_buffer()
+        self.buffer = following
 
     def _end_piece(self) -> None:
         begin, self._piece_begin = self._piece_begin, self._start

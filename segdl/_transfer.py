@@ -156,7 +156,6 @@ class Transfers:
         self._lanes: dict[int, Exchange] = {}
         self._by_curl: dict[pycurl.Curl, Exchange] = {}
         self._writers: dict[PartRef, tuple[PartWriter, int]] = {}
-        self._behind = WriteBehind()
         self._pieces: list[tuple[int, int, int, str]] = []
         self._pieces_sent = 0.0
         self._progress_sent = 0.0
@@ -170,6 +169,7 @@ class Transfers:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, 256)
+        self._behind = WriteBehind()  # the last one: it starts a thread
 
     # --- commands ---------------------------------------------------------------------
 
@@ -284,9 +284,10 @@ class Transfers:
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
             self._end_full()
         self._collect()
+        congested = self._behind.congested
         self._behind.settle()
-        if self._bucket is not None and self._bucket.ready(now):
-            self._resume_throttled()
+        if congested or (self._bucket is not None and self._bucket.ready(now)):
+            self._resume_paused()
         if self._pieces and now - self._pieces_sent >= _PIECES_SECONDS:
             self._send_pieces(now)
         if now - self._progress_sent >= _PROGRESS_SECONDS:
@@ -294,6 +295,8 @@ class Transfers:
         return foreign
 
     def _wait_seconds(self, longest: float) -> float:
+        if self._behind.congested:
+            return 0.0  # lanes wait for their turn
         now = time.monotonic()
         if self._timer is not None:
             longest = min(longest, self._timer - now)
@@ -323,28 +326,31 @@ class Transfers:
             if self._lanes.get(lane.fetch.lane) is lane:
                 self._end(lane)
 
-    def _resume_throttled(self) -> None:
+    def _resume_paused(self) -> None:
+        """Let lanes go on that rate limit or disk held up."""
         lanes = list(self._lanes.values())
-        # In another order each time: the first ones take what the bucket has.
+        # In another order each time: the first ones take all there is.
         for lane in random.sample(lanes, len(lanes)):
             if lane.waiting and not lane.held:
                 self._resume(lane)
 
     @property
     def limited(self) -> bool:
-        """Whether there is a rate limit."""
-        return self._bucket is not None
+        """Whether `allow` has to be asked before bytes are taken."""
+        return self._bucket is not None or self._behind.congested
 
     def is_full(self, lane: Exchange) -> None:
         """End a lane soon: not here, inside of libcurl's call."""
         self._full.append(lane)
 
     def allow(self, count: int) -> bool:
-        """Ask the rate limit for bytes."""
-        assert self._bucket is not None
-        if not self._bucket.ready(time.monotonic()):
-            return False
-        self._bucket.take(count)
+        """Ask the rate limit, and the disk, for bytes."""
+        if self._behind.congested:
+            return False  # commands first; `turn` lets the lane go on
+        if self._bucket is not None:
+            if not self._bucket.ready(time.monotonic()):
+                return False
+            self._bucket.take(count)
         return True
 
     # --- libcurl ----------------------------------------------------------------------
@@ -518,20 +524,25 @@ class Transfers:
 
     def _open_sink(self, lane: Exchange, part: PartRef, end: int | None) -> None:
         """Give a lane its place in the part file; lanes share one open file."""
-        writer, users = self._writers.pop(part, (None, 0))
+        writer, users = self._writers.get(part, (None, 0))
         if writer is None:
             writer = PartWriter(part.path, (part.device, part.inode), part.direct)
-        self._writers[part] = (writer, users + 1)
         number = lane.fetch.lane
+        try:
+            lane.sink = Sink(
+                writer,
+                lane.fetch.begin,
+                end,
+                piece=part.piece,
+                behind=self._behind,
+                on_piece=lambda *piece: self._pieces.append((number, *piece)),
+            )
+        except SegdlError:
+            if not users:
+                writer.close()
+            raise
+        self._writers[part] = (writer, users + 1)
         lane.part = part
-        lane.sink = Sink(
-            writer,
-            lane.fetch.begin,
-            end,
-            piece=part.piece,
-            behind=self._behind,
-            on_piece=lambda *piece: self._pieces.append((number, *piece)),
-        )
 
     def _close_sink(self, lane: Exchange) -> int:
         """Have a lane's bytes written and recorded; give the position after them."""

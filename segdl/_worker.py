@@ -128,8 +128,8 @@ def _transfer(commands: Reader, events: Events) -> None:
     from segdl._transfer import Transfers
 
     transfers = Transfers(events.emit)
-    transfers.watch(commands.fd)
     try:
+        transfers.watch(commands.fd)
         while True:
             if not transfers.turn(_TURN_SECONDS):
                 continue

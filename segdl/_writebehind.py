@@ -13,6 +13,7 @@ and holds the loop back when the disk is slower than the network.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -21,6 +22,9 @@ from segdl._fs import PartWriter, aligned_buffer
 from segdl._threads import start_without_signals
 
 BLOCK_BYTES = 1 << 20
+
+# The loop waits for the disk so long before it looks at its commands again.
+_WAIT_SECONDS = 0.05
 
 # Writes on their way at a time: one keeps the disk busy, the others bridge the moments
 # in which the loop, or the disk, is slow.
@@ -58,20 +62,32 @@ class Block:
 
 
 class WriteBehind:
-    """The thread that writes, and the buffers that go between it and the loop."""
+    """
+    The thread that writes, and the buffers that go between it and the loop.
+
+    Attributes:
+        congested: Whether `submit` has waited for long since the last `settle`.
+    """
 
     def __init__(self) -> None:
         self._free: list[memoryview] = []
         self._submitted: SimpleQueue[Block | None] = SimpleQueue()
         self._done: SimpleQueue[Block] = SimpleQueue()
+        self.congested = False
         self._pending = 0
+        self._waited_seconds = 0.0
         self._thread = threading.Thread(
             target=self._run, name="segdl-writer", daemon=True
         )
         start_without_signals(self._thread)
 
     def take_buffer(self) -> memoryview:
-        """Give a buffer of `BLOCK_BYTES` that begins at a page border."""
+        """
+        Give a buffer of `BLOCK_BYTES` that begins at a page border.
+
+        Raises:
+            StorageError: There is no memory for one.
+        """
         # The one that was used last is the likeliest to be in the processor's cache.
         return self._free.pop() if self._free else aligned_buffer(BLOCK_BYTES)
 
@@ -81,13 +97,17 @@ class WriteBehind:
 
     def submit(self, block: Block) -> None:
         """Have a block written, after those before; waits while `DEPTH` are pending."""
-        while self._pending >= DEPTH:
+        if self._pending >= DEPTH:
+            begin = time.monotonic()
             self.wait()
+            self._waited_seconds += time.monotonic() - begin
+            self.congested = self._waited_seconds > _WAIT_SECONDS
         self._pending += 1
         self._submitted.put(block)
 
     def settle(self) -> None:
         """Tell of the blocks that are done, without waiting."""
+        self._waited_seconds, self.congested = 0.0, False
         while self._pending:
             try:
                 block = self._done.get_nowait()

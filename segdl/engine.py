@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 __all__ = ["DownloadEngine"]
 
 # `shutdown(wait=False)` has two seconds: lanes end within one, workers in half of one.
-_STOP_SECONDS = 1.2
+_STOP_SECONDS = 1.0
+_CLOSE_SECONDS = 0.2
 _JOIN_SECONDS = 0.6
 _CALLBACK_SECONDS = 0.2
 
@@ -399,6 +400,9 @@ class DownloadEngine:
                 self._wait_idle(lambda: not self._running and not len(self._queue))
             self._halt_all()
             self._wait_idle(lambda: not self._ending, _STOP_SECONDS)
+            for job in self._ending.values():
+                self._schedule(job.lanes.give_up)
+            self._wait_idle(lambda: not self._ending, _CLOSE_SECONDS)
             scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.stop(_JOIN_SECONDS)

@@ -106,16 +106,13 @@ class PartWriter:
         aligned = len(view) & -ALIGNMENT
         if self._direct_fd >= 0 and aligned and offset % ALIGNMENT == 0:
             try:
-                return pwrite(self._direct_fd, view[:aligned], offset)
+                return _pwrite(self._direct_fd, view[:aligned], offset)
             except OSError as exc:
                 if exc.errno not in UNSUPPORTED:
                     raise
                 # Some file systems take the flag and refuse the write.
                 self._close_direct()
-        written = pwrite(self._fd, view, offset)
-        if written == 0:
-            raise system_error(errno.EIO)
-        return written
+        return _pwrite(self._fd, view, offset)
 
     def start_writeback(self, offset: int, length: int) -> None:
         """Have the kernel begin to write a range out, without waiting; advice only."""
@@ -138,14 +135,28 @@ class PartWriter:
             os.close(fd)
 
 
+def _pwrite(fd: int, view: memoryview, offset: int) -> int:
+    written = pwrite(fd, view, offset)
+    if written == 0:
+        raise system_error(errno.EIO)
+    return written
+
+
 def aligned_buffer(size: int) -> memoryview:
-    """Give `size` zeroed writable bytes that begin at a page border."""
+    """
+    Give `size` zeroed writable bytes that begin at a page border.
+
+    Raises:
+        StorageError: There is no memory for them.
+    """
     import mmap
 
-    if hasattr(mmap, "MAP_PRIVATE"):  # the default is shared memory, slower to fault in
-        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        return memoryview(mmap.mmap(-1, size, flags=flags))
-    return memoryview(mmap.mmap(-1, size))
+    with wrapped(f"get {size} bytes of memory to write from"):
+        # The default is shared memory, slower to fault in.
+        if hasattr(mmap, "MAP_PRIVATE"):
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            return memoryview(mmap.mmap(-1, size, flags=flags))
+        return memoryview(mmap.mmap(-1, size))
 
 
 def preferred_io(

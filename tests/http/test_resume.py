@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from http_checks import (
 )
 
 from segdl import DownloadEngine, DownloadTask
+from segdl._fs import PartWriter
 from segdl.errors import (
     ConnectError,
     DestinationBusy,
@@ -338,6 +340,32 @@ def test_part_without_its_manifest_is_not_trusted(origin, make_engine, out) -> N
     assert task.wait(10)
     check_failed(task, DestinationExists, "no manifest")
     assert file_digest(out / PART) == kept
+
+
+@pytest.mark.parametrize("connections", [1, 4])
+def test_pause_on_a_slow_disk_loses_nothing(
+    origin, make_engine, out, monkeypatch, connections
+) -> None:
+    """What has come is written before the task rests, however slow the disk is."""
+    pwrite = PartWriter.pwrite
+
+    def slow(self: PartWriter, view: memoryview, offset: int) -> None:
+        time.sleep(0.1)
+        pwrite(self, view, offset)
+
+    monkeypatch.setattr(PartWriter, "pwrite", slow)
+    engine = make_engine(connections=connections)
+    url = origin.blob_url(1, SIZE)
+    task = engine.download(url, out, NAME)
+    until(lambda: task.downloaded_size > 4 * MIB)
+    assert task.pause()
+    monkeypatch.undo()
+    assert task.resume()
+    assert task.wait(15)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size > 4 * MIB
+    # Only what the sockets and libcurl held is sent again.
+    assert origin.log.served_twice() <= connections * 4 * MIB
 
 
 def test_cancel_removes_part_and_manifest(origin, make_engine, out) -> None:

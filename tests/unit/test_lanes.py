@@ -877,18 +877,32 @@ def test_a_stop_without_lanes() -> None:
 
 
 def test_lanes_that_hang_are_given_up() -> None:
-    """A lane that doesn't stop within a second is ended with its worker."""
+    """A lane that doesn't stop within five seconds is ended with its worker."""
     stage = Stage(connections=2)
     first, second = stage.begin(40 * MIB)
     stage.lanes.stop()
     stage.finish(first)
-    stage.crew.pass_time(0.9)
+    stage.crew.pass_time(4.9)
     assert stage.crew.given_up == []
     stage.crew.pass_time(0.2)
     assert stage.crew.given_up == [second]
     assert (len(stage.lanes), stage.numbers()) == (0, [])
     assert stage.owner.names() == ["probe_answered", "lanes_gone"]
     stage.lanes.on_lost(second, LOST)
+    assert stage.owner.names() == ["probe_answered", "lanes_gone"]
+
+
+def test_lanes_are_given_up_at_once_when_there_is_no_time() -> None:
+    """The end of an engine does not wait; without a stop nothing is given up."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(40 * MIB)
+    stage.lanes.give_up()
+    assert stage.crew.given_up == []
+    stage.lanes.stop()
+    stage.lanes.give_up()
+    assert stage.crew.given_up == [first, second]
+    assert stage.owner.names() == ["probe_answered", "lanes_gone"]
+    stage.crew.pass_time(10)
     assert stage.owner.names() == ["probe_answered", "lanes_gone"]
 
 
@@ -901,7 +915,7 @@ def test_giving_up_belongs_to_its_stop() -> None:
     stage.crew.pass_time(0.5)
     later = stage.probe()
     stage.lanes.stop()
-    stage.crew.pass_time(0.9)
+    stage.crew.pass_time(4.9)
     assert stage.crew.given_up == []
     stage.crew.pass_time(0.2)
     assert stage.crew.given_up == [later]

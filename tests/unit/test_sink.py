@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -43,12 +44,14 @@ class Recorder(PartWriter):
         self.failing: StorageError | None = None
         self.failed = threading.Event()
         self.held = threading.Lock()
+        self.seconds = 0.0  # that each write takes longer
 
     def pwrite(self, view: memoryview, offset: int) -> None:
         if self.failing is not None:
             self.failed.set()
             raise self.failing
         with self.held:
+            time.sleep(self.seconds)
             super().pwrite(view, offset)
         self.writes.append((offset, len(view)))
 
@@ -357,6 +360,43 @@ def test_a_full_disk_fails_what_is_on_its_way(path: Path, lanes: list[Lane]) -> 
     with pytest.raises(StorageError, match="no room"):
         lane.sink.finish()
     assert lane.records == []
+
+
+def test_without_memory_no_buffer_is_shared(
+    path: Path, lanes: list[Lane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block that can't be followed by another is not sent: its buffer stays ours."""
+    lane = Lane(path, 0, SIZE)
+    lanes.append(lane)
+
+    def refuse(_: int) -> memoryview:
+        raise StorageError("no memory")
+
+    monkeypatch.setattr("segdl._writebehind.aligned_buffer", refuse)
+    with pytest.raises(StorageError, match="no memory"):
+        lane.give_all(MIB)
+    with pytest.raises(StorageError, match="no memory"):
+        lane.sink.finish()
+    lane.behind.give_buffer(lane.sink.buffer)
+    assert lane.writer.writes == []
+    assert lane.behind.take_buffer() is lane.sink.buffer
+    with pytest.raises(StorageError, match="no memory"):
+        lane.behind.take_buffer()
+
+
+def test_a_slow_disk_is_told(path: Path, lanes: list[Lane]) -> None:
+    """After a long wait the loop is to look at its commands, until it has settled."""
+    lane = Lane(path, 0, None)
+    lanes.append(lane)
+    lane.writer.seconds = 0.3
+    lane.give_all(DEPTH * MIB)
+    assert not lane.behind.congested
+    lane.give_all(MIB)
+    lane.writer.seconds = 0.0
+    assert lane.behind.congested
+    lane.behind.settle()
+    assert not lane.behind.congested
+    assert lane.sink.finish() == (DEPTH + 1) * MIB
 
 
 def test_the_loop_goes_on_while_the_disk_is_slow(path: Path, lanes: list[Lane]) -> None:
