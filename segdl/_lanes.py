@@ -35,6 +35,7 @@ from segdl._messages import (
     failure_from_json,
 )
 from segdl._plan import MIB, Plan
+from segdl._ramp import FIRST_SECONDS, FROM_BYTES, Ramp
 from segdl._ranges import ByteRange
 from segdl._request import Request
 from segdl._retry import Action
@@ -168,6 +169,7 @@ class Lanes:
         self._round = 0
         self._not_before = 0.0
         self._cap = _most_connections(request)
+        self._ramp = Ramp(self._cap)
 
     @property
     def stream_bytes(self) -> int:
@@ -230,7 +232,12 @@ class Lanes:
         self.plan, self._part, self._validator = plan, part, validator
         self._begun_at = self.received_bytes
         self._complete = False
-        self.meter.add(self._crew.now(), self.received_bytes)
+        now = self._crew.now()
+        self.meter.add(now, self.received_bytes)
+        automatic = self._request.connections == "auto"
+        if automatic and plan is not None and plan.missing_bytes >= FROM_BYTES:
+            self._ramp.begin(now, self.received_bytes)
+            self._crew.call_later(self._job, FIRST_SECONDS, self._go_on)
         probe = next((n for n, lane in self._lanes.items() if lane.held), None)
         if plan is not None:
             plan.divide(self._first_lanes(plan))
@@ -275,7 +282,7 @@ class Lanes:
         self._complete = False
         if self._crew.now() < self._not_before:
             return
-        most = 1 if self.whole else self._cap
+        most = 1 if self.whole else min(self._cap, self._worth_having())
         while len(self._lanes) < most and plan.missing_bytes:
             if self.effective_url is None and self._resolving():
                 return  # one lane finds out where the link leads now
@@ -451,6 +458,15 @@ class Lanes:
         """Give lanes up that this very stop did not stop."""
         if stops == self._stops:
             self.give_up()
+
+    def _worth_having(self) -> int:
+        """How many lanes help; those that proved not to are stopped."""
+        before = self._ramp.lanes
+        self._ramp.look(self._crew.now(), self.received_bytes)
+        if self._ramp.lanes < before:
+            for number in list(self._lanes)[self._ramp.lanes :]:
+                self._crew.send(number, Stop(number))
+        return self._ramp.lanes
 
     def _release(self, number: int) -> None:
         del self._lanes[number]

@@ -57,6 +57,8 @@ _MAX_RECEIVE_BUFFER_BYTES = 10 * 1024 * 1024  # libcurl's own limit
 _LOW_SPEED_BYTES_PER_SECOND = 512
 
 _PROGRESS_SECONDS = 0.1
+# The first report comes sooner: how many lanes are opened depends on it (_ramp.py).
+_FIRST_PROGRESS_SECONDS = 0.04
 # Pieces wait this long for others, so that a fast transfer sends few messages.
 _PIECES_SECONDS = 0.02
 _MAX_PIECES_A_MESSAGE = 64
@@ -201,6 +203,8 @@ class Transfers:
             self._end(lane)
             return
         lane.held = False
+        early = _FIRST_PROGRESS_SECONDS - _PROGRESS_SECONDS
+        self._progress_sent = time.monotonic() + early
         if lane.over is not None:
             self._finished(lane, lane.over, "")
         elif lane.full:

@@ -407,7 +407,7 @@ def test_a_delay_that_is_over_after_a_stop() -> None:
 @pytest.mark.parametrize(
     ("size", "connections", "lanes"),
     [
-        (1000 * MIB, "auto", 16),
+        (200 * MIB, "auto", 16),
         (1000 * MIB, 5, 5),
         (1000 * MIB, 1, 1),
         (5 * MIB, 16, 2),
@@ -420,6 +420,42 @@ def test_how_many_lanes(size: int, connections: int | str, lanes: int) -> None:
     stage = Stage(connections=connections)
     assert len(stage.begin(size)) == lanes
     assert len(stage.lanes) == lanes
+
+
+def test_large_file_begins_with_few_lanes() -> None:
+    """A moment later all are opened, as next to nothing has come."""
+    stage = Stage()
+    assert len(stage.begin(1000 * MIB)) == 2
+    stage.crew.pass_time(0.1)
+    assert len(stage.numbers()) == 16
+
+
+def test_lanes_that_bring_nothing_are_stopped() -> None:
+    """Where two lanes are as fast as four, the other two end, and no more follow."""
+    stage = Stage()
+    first, second = stage.begin(4000 * MIB)
+
+    def receive(seconds: float) -> list[int]:
+        """Receive at a gigabyte a second, whatever the number of lanes."""
+        lanes = stage.numbers()
+        for lane in lanes:
+            count = int(seconds * 1000 * MIB) // len(lanes)
+            received = stage.lanes._lanes[lane].received + count
+            stage.lanes.on_progress(lane, stage.opened(lane), received)
+        stage.crew.pass_time(seconds)
+        stage.lanes.fill()
+        return stage.numbers()
+
+    assert receive(0.1) == [first, second]
+    third, fourth = receive(0.5)[2:]
+    assert receive(0.5) == [first, second, third, fourth]
+    stopped = [lane for lane, message in stage.crew.sent if message == Stop(lane)]
+    assert stopped == [third, fourth]
+    for lane in stopped:
+        stage.lanes.on_ended(Ended(lane, stage.opened(lane), 0, None))
+    assert receive(0.5) == [first, second]
+    assert stage.lanes.plan is not None
+    assert stage.lanes.plan.missing_bytes > 0
 
 
 def test_what_lanes_ask_for() -> None:

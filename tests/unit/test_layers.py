@@ -25,6 +25,7 @@ LAYERS = (
     "config",
     "_retry",
     "_plan",
+    "_ramp",
     "_answers",
     "_fs",
     "_threads",
