@@ -237,7 +237,7 @@ class Lanes:
         automatic = self._request.connections == "auto"
         if automatic and plan is not None and plan.missing_bytes >= FROM_BYTES:
             self._ramp.begin(now, self.received_bytes)
-            self._crew.call_later(self._job, FIRST_SECONDS, self._go_on)
+            self._crew.call_later(self._job, FIRST_SECONDS + 0.01, self._go_on)
         probe = next((n for n, lane in self._lanes.items() if lane.held), None)
         if plan is not None:
             plan.divide(self._first_lanes(plan))
