@@ -1,0 +1,49 @@
+"""How many connections "auto" comes to: few at first, then what helps."""
+
+from __future__ import annotations
+
+import pytest
+from http_checks import MIB, NAME, check_whole, peak, until
+
+from segdl._ramp import FEW
+
+SIZE = 24 * MIB + 5
+
+
+@pytest.fixture(autouse=True)
+def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let files of the tests' sizes begin with few connections too."""
+    monkeypatch.setattr("segdl._lanes.FROM_BYTES", MIB)
+
+
+def test_slow_connections_are_joined_by_all_others(origin, make_engine, out) -> None:
+    """Where each connection is throttled, a moment later all are open."""
+    origin.rate = MIB
+    engine = make_engine(connections="auto")
+    task = engine.download(origin.blob_url(1, SIZE), out, NAME)
+    until(lambda: task.connections > FEW or task.status != "downloading")
+    assert task.wait(30)
+    check_whole(task, origin.blob(1, SIZE))
+    assert peak(origin) > FEW
+
+
+def test_connections_that_do_not_help_are_closed(
+    origin, make_engine, out, monkeypatch
+) -> None:
+    """Two more are tried, stopped in the middle, and nothing is lost by that."""
+    monkeypatch.setattr("segdl._ramp._FIRST_BYTES", 0)
+    monkeypatch.setattr("segdl._ramp._FAST_BYTES_PER_SECOND", 0)
+    monkeypatch.setattr("segdl._ramp._GAIN", 1000.0)
+    origin.rate = 3 * MIB
+    engine = make_engine(connections="auto")
+    task = engine.download(origin.blob_url(1, SIZE), out, NAME)
+    seen = set()
+
+    def back_to_few() -> bool:
+        seen.add(task.connections)
+        return 2 * FEW in seen and task.connections == FEW
+
+    until(back_to_few)
+    assert task.wait(30)
+    check_whole(task, origin.blob(1, SIZE))
+    assert max(seen) == peak(origin) == 2 * FEW
