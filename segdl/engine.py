@@ -578,14 +578,20 @@ class DownloadEngine:
             self._scheduler.post(call)
 
     def _discard_files(self, task: DownloadTask) -> None:
-        """Remove what earlier jobs of a task left, when it has none now."""
-        if task.file_path is None:
-            return  # it never had one: what is there is an earlier run's
+        """
+        Remove what earlier jobs of a task left, when it has none now.
+
+        What an earlier run of its URL left is removed too, as far as the name is known:
+        the task would have gone on with it.
+        """
         request = self._requests[task.id]
-        name = SafeName(os.path.basename(task.file_path))
-        # Somebody else may be at it, or it may be gone: nothing of ours is left.
-        with contextlib.suppress(SegdlError):
-            discard_unfinished(request.directory, name, request.urls[0])
+        name = request.filename
+        if task.file_path is not None:
+            name = SafeName(os.path.basename(task.file_path))
+        if name is not None:
+            # Somebody else may be at it, or it may be gone: nothing of ours is left.
+            with contextlib.suppress(SegdlError):
+                discard_unfinished(request.directory, name, request.urls[0])
 
     def _failed_task(
         self, url: str, directory: str | os.PathLike[str], name: str, error: UsageError
