@@ -38,7 +38,7 @@ POLL = BEGIN + (
     "print('begun', flush=True)\n"
     "while task.status == 'downloading':\n    time.sleep(0.05)\n"
 )
-MIDDLE = "while task.downloaded_size < 3 << 20:\n    time.sleep(0.01)\n"
+MIDDLE = "while task.downloaded_size < 8 << 20:\n    time.sleep(0.01)\n"
 
 
 @pytest.fixture
