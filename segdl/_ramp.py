@@ -13,13 +13,13 @@ more data waits in sockets and buffers than the processor's cache holds.
 
 from __future__ import annotations
 
-MIB = 1 << 20
+from segdl._plan import MIB
 
 # Below this size it is over before there is anything to learn.
 FROM_BYTES = 256 * MIB
 FEW = 2
-# So much, so soon, comes only where all the rest does not need more lanes either. A
-# worker's first report takes 40 ms.
+# The first look. A worker's first report takes 40 ms; what brings less than 8 MiB by
+# then is no match for the machine (loopback brought 16 - 20 MiB).
 FIRST_SECONDS = 0.05
 _FIRST_BYTES = 8 * MIB
 # In all: an ordinary network (4 Gbit/s) is slower, and gets all lanes at once.

@@ -17,7 +17,6 @@ useful request wait in the socket while the parent prepares the file.
 from __future__ import annotations
 
 import math
-import os
 import random
 import selectors
 import time
@@ -27,6 +26,7 @@ import pycurl
 
 from segdl import _retry
 from segdl._answers import status_error
+from segdl._bucket import Bucket
 from segdl._exchange import Exchange
 from segdl._fs import PartWriter
 from segdl._headers import Head, HeadParser
@@ -44,6 +44,7 @@ from segdl._messages import (
     failure_to_json,
 )
 from segdl._sink import Sink
+from segdl._tls import TLS13_CIPHERS, authorities, has_aes
 from segdl._urls import headers_for, origin, redact, redact_text
 from segdl._writebehind import WriteBehind
 from segdl.errors import SegdlError, StallError, TransferError
@@ -66,82 +67,6 @@ _THROTTLE_SECONDS = 0.01
 
 # curl.h: pycurl has no name for it, and takes any option by its number.
 _SUPPRESS_CONNECT_HEADERS = 265
-
-# AES-256, which OpenSSL offers first, takes longer than AES-128: 4 GiB from nginx in
-# 5.9 s instead of 5.5 s (medians of 3, in turn). Without instructions for AES,
-# ChaCha20 would be the cheapest: there the order stays OpenSSL's.
-_TLS13_CIPHERS = ":".join(
-    (
-        "TLS_AES_128_GCM_SHA256",
-        "TLS_AES_256_GCM_SHA384",
-        "TLS_CHACHA20_POLY1305_SHA256",
-    )
-)
-
-_CA_FILES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Arch
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-    "/etc/ssl/cert.pem",  # Alpine, macOS, BSD
-)
-
-
-def has_aes(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Tell whether the processor has instructions for AES; False where unknown."""
-    try:
-        with open(cpuinfo, encoding="ascii", errors="replace") as lines:
-            return any(
-                line.startswith(("flags", "Features")) and " aes" in line
-                for line in lines
-            )
-    except OSError:
-        return False
-
-
-def authorities(ca_file: str | None) -> str | None:
-    """
-    Find the file of trusted certificates.
-
-    The wheels of pycurl bring an OpenSSL whose default path exists on few systems.
-
-    Args:
-        ca_file: The user's choice, None for none.
-
-    Returns:
-        A path, or None to leave it to libcurl.
-    """
-    if ca_file:
-        return ca_file
-    for name in ("CURL_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
-        if os.environ.get(name):
-            return os.environ[name]
-    return next((path for path in _CA_FILES if os.path.exists(path)), None)
-
-
-class Bucket:
-    """
-    A token bucket: so many bytes a second, and a tenth of a second's in one go.
-
-    Args:
-        bytes_per_second: The rate, above 0.
-        now: Monotonic time in seconds.
-    """
-
-    def __init__(self, bytes_per_second: float, now: float) -> None:
-        self.bytes_per_second = bytes_per_second
-        self._tokens = 0.0
-        self._stamp = now
-
-    def ready(self, now: float) -> bool:
-        """Tell whether bytes may be taken now."""
-        gained = (now - self._stamp) * self.bytes_per_second
-        self._tokens = min(self._tokens + gained, self.bytes_per_second / 10)
-        self._stamp = now
-        return self._tokens > 0
-
-    def take(self, count: int) -> None:
-        """Take bytes; the last ones of a slice may go below zero."""
-        self._tokens -= count
 
 
 class Transfers:
@@ -407,7 +332,7 @@ class Transfers:
         curl.setopt(pycurl.SSL_VERIFYPEER, 1)
         curl.setopt(pycurl.SSL_VERIFYHOST, 2)
         if self._prefer_aes128:
-            curl.setopt(pycurl.TLS13_CIPHERS, _TLS13_CIPHERS)
+            curl.setopt(pycurl.TLS13_CIPHERS, TLS13_CIPHERS)
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
         curl.setopt(pycurl.BUFFERSIZE, self._receive_buffer())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segdl._transfer import has_aes
+from segdl._tls import has_aes
 
 
 @pytest.mark.parametrize(

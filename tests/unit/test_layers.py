@@ -35,6 +35,8 @@ LAYERS = (
     "_store",
     "_messages",
     "_exchange",
+    "_bucket",
+    "_tls",
     "_transfer",
     "_verify",
     "_worker",

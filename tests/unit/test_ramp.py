@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from segdl._ramp import FEW, FIRST_SECONDS, MIB, Ramp
+from segdl._plan import MIB
+from segdl._ramp import FEW, FIRST_SECONDS, Ramp
 
 MOST = 16
 
