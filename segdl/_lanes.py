@@ -65,6 +65,9 @@ _RAISE_SECONDS = 30.0
 # Lanes that do not stop in this time are given up, and their workers with them: a slow
 # disk needs some of it to write what is on its way.
 _STOP_SECONDS = 5.0
+# When the ramp is asked again for the first time: a little late, since a timer that
+# comes a moment early would find its time not over and have nobody call again.
+_FIRST_LOOK_SECONDS = FIRST_SECONDS + 0.01
 
 
 @dataclass(slots=True)
@@ -237,7 +240,7 @@ class Lanes:
         automatic = self._request.connections == "auto"
         if automatic and plan is not None and plan.missing_bytes >= FROM_BYTES:
             self._ramp.begin(now, self.received_bytes)
-            self._crew.call_later(self._job, FIRST_SECONDS + 0.01, self._go_on)
+            self._crew.call_later(self._job, _FIRST_LOOK_SECONDS, self._go_on)
         probe = next((n for n, lane in self._lanes.items() if lane.held), None)
         if plan is not None:
             plan.divide(self._first_lanes(plan))

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from canary import Canary, children, until
 
-from segdl import DownloadEngine, DownloadTask
+from segdl import DownloadEngine, DownloadTask, _lanes, _scheduler
 from segdl import _processes as processes
 from segdl._fs import Directory
 from segdl._manifest import load
@@ -173,6 +173,27 @@ def test_stopped_worker_does_not_hold_a_cancel_up(
     other = engine.download(origin.blob_url(7, MIB), tmp_path, "other")
     assert finished(other) == origin.blob(7, MIB).read()
     until(lambda: [path.name for path in tmp_path.iterdir()] == ["other"])
+
+
+def test_workers_that_the_engine_gives_up_are_no_unexpected_deaths(
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many hung workers are killed by cancelling, a next task gets a worker."""
+    monkeypatch.setattr(_lanes, "_STOP_SECONDS", 0.1)
+    origin.total_rate = 48 * MIB
+    engine = make_engine(max_workers=1)
+    for number in range(_scheduler._MAX_DEATHS + 1):
+        task = engine.download(origin.blob_url(number, SIZE), tmp_path, f"{number}")
+        middle(task)
+        (worker,) = children("transfer")
+        worker.send_signal(signal.SIGSTOP)
+        assert engine.cancel_task(task.id)
+        until(lambda worker=worker: not worker.is_running())
+    last = engine.download(origin.blob_url(7, MIB), tmp_path, "last")
+    assert finished(last) == origin.blob(7, MIB).read()
 
 
 def test_worker_that_was_stopped_for_a_while_goes_on(
