@@ -143,7 +143,10 @@ class Hands:
 
     def _act(self, act: str, draw: random.Random) -> bool:
         engine = self._stress.engine
-        task = draw.choice(engine.get_all_tasks())
+        tasks = engine.get_all_tasks()
+        if not tasks:  # A restart found everything done.
+            return False
+        task = draw.choice(tasks)
         if act == "pause":
             return task.pause()
         if act == "resume":

@@ -1,6 +1,6 @@
 """What holds for every test: a private environment, and nothing left behind.
 
-    session   proxies and SEGDL_* out, XDG_CONFIG_HOME and TMPDIR private
+    session   proxies and SEGDL_* out, XDG_CONFIG_HOME and TMPDIR private, SIGINT taken
     test      snapshot ──> the test and its own fixtures ──> snapshot, compared
 
 A leftover gets a few seconds to go away by itself (a process that is just ending);
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -43,6 +44,12 @@ def private_environment(
         patch.setenv("TMPDIR", str(directory))
         patch.setattr(tempfile, "tempdir", str(directory))
         yield directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Let programs take SIGINT, also where a shell started the tests with `&`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
