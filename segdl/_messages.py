@@ -20,7 +20,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from segdl import errors
@@ -58,13 +58,21 @@ class PartRef(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Configure(Message):
-    """Set what holds for all requests; the first message to every worker."""
+    """
+    Set what holds for all requests; the first message to every worker.
+
+    Attributes:
+        timeout: As in `EngineConfig`, like the four after it.
+        environment: Variables to set: those that name proxies, since they may hold a
+            password, which the environment of a process shows.
+    """
 
     timeout: float
     chunk_size: int
     ca_file: str | None
     proxy: str | None
     user_agent: str
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +297,7 @@ _FIELDS = {name: [f.name for f in fields(cls)] for name, cls in _TYPES.items()}
 def encode(message: Message) -> bytes:
     """Write a message as one line."""
     name = type(message).__name__
-    row = [name, *(getattr(message, field) for field in _FIELDS[name])]
+    row = [name, *(getattr(message, each) for each in _FIELDS[name])]
     return json.dumps(row, separators=(",", ":")).encode("ascii") + b"\n"
 
 

@@ -192,11 +192,21 @@ class Worker:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             pass_fds=(command_reader, event_writer),
+            env={k: v for k, v in os.environ.items() if not _names_proxy(k)},
         )
         os.close(command_reader)
         os.close(event_writer)
         with contextlib.suppress(AttributeError, OSError):
             self._sentinel = os.pidfd_open(self._process.pid)
+
+
+def proxy_environment() -> dict[str, str]:
+    """Give the variables that name proxies, which workers get over their pipe."""
+    return {k: v for k, v in os.environ.items() if _names_proxy(k)}
+
+
+def _names_proxy(variable: str) -> bool:
+    return variable.lower().endswith("_proxy")
 
 
 def _import_path() -> list[str]:

@@ -45,7 +45,7 @@ from segdl._messages import (
     Progress,
     Shrunk,
 )
-from segdl._processes import Worker, can_spawn, not_started
+from segdl._processes import Worker, can_spawn, not_started, proxy_environment
 from segdl._threads import start_without_signals
 from segdl._worker import TRANSFER, VERIFY
 from segdl.config import EngineConfig
@@ -389,6 +389,7 @@ class Scheduler:
                     ca_file=config.ca_file,
                     proxy=config.proxy,
                     user_agent=config.user_agent or self._user_agent,
+                    environment={} if self._in_process else proxy_environment(),
                 ),
             )
         return worker

@@ -153,6 +153,7 @@ def _command(transfers: Transfers, message: Message) -> None:
     elif isinstance(message, Limit):
         transfers.limit(message.bytes_per_second)
     elif isinstance(message, Configure):
+        os.environ.update(message.environment)  # libcurl looks there
         transfers.configure(message)
 
 

@@ -30,6 +30,14 @@ SHARED_MEMORY_NAMES = ("segdl", "psm_", "sem.mp-", "sem.loky-")
 Leftovers = dict[str, set[str]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of the fault matrix; see tests/matrix/conftest.py."""
+    group = parser.getgroup("matrix", "the fault matrix")
+    group.addoption("--full", action="store_true", help="leave nothing out")
+    group.addoption("--seed", type=int, default=1, help="of what is drawn")
+    group.addoption("--record", action="store_true", help="write docs/reliability.md")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_environment(
     tmp_path_factory: pytest.TempPathFactory,
