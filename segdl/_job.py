@@ -31,7 +31,7 @@ from segdl._messages import Answered, Check, Checked, Hashed, PartRef, failure_f
 from segdl._plan import Plan, piece_size
 from segdl._ranges import ByteRange
 from segdl._request import Request
-from segdl._retry import Action
+from segdl._retry import Action, expires_with
 from segdl._verification import Verification
 from segdl.config import EngineConfig
 from segdl.errors import (
@@ -39,6 +39,7 @@ from segdl.errors import (
     IntegrityError,
     ProtocolError,
     SegdlError,
+    StatusError,
     TransferError,
 )
 
@@ -84,14 +85,9 @@ class Job:
         self._verification = Verification(
             self, crew, request.digest, enabled=config.verify_hash
         )
-        self._destination = Destination(
-            request,
-            config.durability,
-            verified=self._verification.given is not None,
-        )
+        self._destination = self._new_destination()
         self._answer: Answered | None = None
         self._whole_answers = 0
-        self._source = 0
         self._fresh = False  # probe from byte 0, and expect nothing
         self._changed = False  # the remote file did, once
         self._comparing = False
@@ -105,7 +101,7 @@ class Job:
         self._closing = False
         self._publishable = True
         self._offloaded = 0
-        self._when_idle: Callable[[], None] = self._nothing
+        self._when_idle: list[Callable[[], None]] = []
 
     # --- for the engine ---------------------------------------------------------------
 
@@ -118,9 +114,17 @@ class Job:
             return self.lanes.plan.received_bytes
         return self.lanes.stream_bytes if self.lanes.whole else self.resumed_bytes
 
+    @property
+    def verified(self) -> bool:
+        """Whether a digest of the whole file will be compared."""
+        return bool(self._verification)
+
     def start(self) -> None:
         """Begin, on disk: what is there already decides what is asked for."""
-        self._offload(self._destination.examine, self._examined)
+        if self.request.new_url is not None:
+            self._offload(self.request.renewed, self._got_first_link)
+        else:
+            self._offload(self._destination.examine, self._examined)
 
     def stop(self) -> None:
         """End in good order; what is there stays resumable."""
@@ -145,6 +149,19 @@ class Job:
         self._end(Outcome(kind="failed", error=error))
 
     # --- examining --------------------------------------------------------------------
+
+    def _new_destination(self) -> Destination:
+        return Destination(
+            self.request,
+            self._config.durability,
+            verified=self._verification.given is not None,
+        )
+
+    def _got_first_link(self, request: Request) -> None:
+        self.request = request
+        self.lanes.use_link(request)
+        self._destination = self._new_destination()
+        self._offload(self._destination.examine, self._examined)
 
     def _examined(self, _: None) -> None:
         destination, given = self._destination, self._verification.given
@@ -189,7 +206,9 @@ class Job:
             self._answer = answer
             self._offload(
                 lambda: self._destination.prepare(
-                    answer, whole=self.lanes.whole, mirror=self._source > 0
+                    answer,
+                    whole=self.lanes.whole,
+                    mirror=self.lanes.sources.on_mirror,
                 ),
                 self._prepared,
             )
@@ -304,20 +323,65 @@ class Job:
 
     def source_failed(self, error: SegdlError, action: Action) -> None:
         """Start over when the file changed once, turn to a mirror, or fail."""
-        urls = self.request.urls
         if action is Action.CHANGED and not self._changed:
             self._changed = True
             self.lanes.report_retry(f"{error}; starting over", 0.0)
             self.stream_broke(error)
-        elif isinstance(error, TransferError) and self._source + 1 < len(urls):
-            self._source += 1
+        elif isinstance(error, TransferError) and self.lanes.turn_to_mirror():
             self._changed = False
             self._whole_answers = 0
             self.lanes.report_retry(f"{error}; going on with a mirror", 0.0)
-            self.lanes.use_source(urls[self._source])
             self.stream_broke(error)
         else:
+            self.fail(self._advised(error))
+
+    def _advised(self, error: SegdlError) -> SegdlError:
+        """Say what to do about a link that has expired, with much of the file there."""
+        if (
+            isinstance(error, StatusError)
+            and expires_with(error.status)
+            and self.downloaded_bytes
+        ):
+            error.message += (
+                "; if the link has expired, a new one goes on with what is there: "
+                f"segdl resume {self._destination.store.name} --url URL"
+            )
+        return error
+
+    def renew_link(self) -> None:
+        """Have the caller's function make a new link, for all lanes."""
+
+        def renewed(request: Request) -> None:
+            self.request = request
+            self.lanes.use_link(request)
+
+        self._offload(self.request.renewed, renewed)
+
+    def pieces_doubted(self, doubted: Callable[[int], bool]) -> None:
+        """Have pieces fetched again that a source brought which can't be trusted."""
+        # A manifest that is written anew must not meet a checkpoint.
+        self._once_idle(lambda: self._fetch_again(self._forget(doubted)))
+
+    def _forget(self, doubted: Callable[[int], bool]) -> list[Piece]:
+        """Drop the records of pieces, by their offset."""
+        store = self._destination.store
+        rows = [(p.offset, p.length) for p in store.pieces() if doubted(p.offset)]
+        try:
+            return store.forget(rows)
+        except SegdlError as error:
             self.fail(error)
+            return []
+
+    def _fetch_again(self, pieces: list[Piece]) -> None:
+        """Fetch pieces whose records were dropped."""
+        plan = self.lanes.plan
+        if plan is None or not pieces:
+            return
+        for piece in pieces:
+            plan.forget(piece.offset, piece.length)
+        self.phase = "transferring"
+        self._verification.start(self._destination.part.path)
+        self.lanes.fill()
 
     def stream_broke(self, _: SegdlError) -> None:
         """Probe again, from byte 0; what the new answer fits to is kept."""
@@ -362,7 +426,7 @@ class Job:
         elif wrong is None:
             self._publish(self._verification.best)
         elif self._rechecked or self.lanes.plan is None:
-            self._mismatch(*wrong)
+            self._mismatch_of_sources(*wrong)
         else:
             # Those pieces that the disk changed can be fetched again.
             self._rechecked = True
@@ -387,7 +451,7 @@ class Job:
         if self._wrong is None:
             self._found_checked({piece.offset for piece in bad})
         elif not bad:
-            self._mismatch(*self._wrong)
+            self._mismatch_of_sources(*self._wrong)
         else:
             self._refetch(bad)
 
@@ -402,15 +466,27 @@ class Job:
 
     def _refetch(self, bad: list[Piece]) -> None:
         """Fetch pieces again that are not what they were when they were written."""
-        plan = self.lanes.plan
-        assert plan is not None
         self._wrong = None
-        for piece in bad:
-            plan.forget(piece.offset, piece.length)
-        self.phase = "transferring"
-        self._verification.start(self._destination.part.path)
         self.lanes.report_retry(f"{len(bad)} pieces changed on the disk", 0.0)
-        self.lanes.fill()
+        self._fetch_again(bad)
+
+    def _mismatch_of_sources(self, expected: Digest, actual: str) -> None:
+        """Fetch again what mirrors brought, then all from each mirror; then fail."""
+        error = IntegrityError(f"{expected.algorithm} is {actual}, not {expected.hex}")
+        doubted = self.lanes.sources.drop_others()
+        if doubted is not None:
+            self.lanes.report_retry(f"{error}; without mirrors again", 0.0)
+        elif self.lanes.turn_to_mirror():
+            self.lanes.report_retry(f"{error}; all from a mirror", 0.0)
+        else:
+            self._mismatch(expected, actual)
+            return
+        self._wrong = None
+        if doubted is not None:
+            self._fetch_again(self._forget(doubted))
+        else:
+            self._forget(lambda _: True)
+            self.stream_broke(error)
 
     def _mismatch(self, expected: Digest, actual: str) -> None:
         """Fail for wrong content, with the part kept aside."""
@@ -581,7 +657,7 @@ class Job:
         if self._ending is not None:
             self._close()
         elif self._offloaded:
-            self._when_idle = call
+            self._when_idle.append(call)
         else:
             call()
 
@@ -608,7 +684,8 @@ class Job:
                 done(result)
             elif error is not None and self._ending is None:
                 self.fail(error)
-            call, self._when_idle = self._when_idle, self._nothing
-            self._once_idle(call)
+            calls, self._when_idle = self._when_idle, []
+            for call in calls or [self._nothing]:
+                self._once_idle(call)
 
         self._crew.offload(self, work, back)

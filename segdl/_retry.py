@@ -105,9 +105,7 @@ def classify(error: SegdlError, *, resolvable: bool = False) -> Action:
     if isinstance(error, RepresentationChanged):
         return Action.CHANGED
     if isinstance(error, StatusError):
-        if resolvable and (
-            error.status in _EXPIRED_STATUS or 300 <= error.status < 400
-        ):
+        if resolvable and (expires_with(error.status) or 300 <= error.status < 400):
             return Action.RESOLVE
         return Action.RETRY if error.status in _PASSING_STATUS else Action.FATAL
     if isinstance(error, RedirectRefused):
@@ -124,15 +122,23 @@ def classify(error: SegdlError, *, resolvable: bool = False) -> Action:
     return Action.FATAL
 
 
+def expires_with(status: int) -> bool:
+    """Tell whether a signed link may answer so once its time is over."""
+    return status in _EXPIRED_STATUS
+
+
+def is_busy(error: SegdlError) -> bool:
+    """Tell whether an origin said that it is too busy, for anybody."""
+    return isinstance(error, StatusError) and error.status in _BUSY_STATUS
+
+
 def may_be_refused(error: SegdlError) -> bool:
     """
     Tell whether the origin may have refused one connection more than it likes.
 
     Some say so (429, 503), some do not accept it, some cut it off.
     """
-    if isinstance(error, StatusError):
-        return error.status in _BUSY_STATUS
-    return isinstance(error, (ConnectError, IncompleteTransfer))
+    return is_busy(error) or isinstance(error, (ConnectError, IncompleteTransfer))
 
 
 def delay_seconds(

@@ -45,8 +45,10 @@ from segdl._messages import (
     Progress,
     Shrunk,
 )
+from segdl._origins import OriginLimits
 from segdl._processes import Worker, can_spawn, not_started, proxy_environment
 from segdl._threads import start_without_signals
+from segdl._urls import Origin, origin
 from segdl._worker import TRANSFER, VERIFY
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, WorkerError
@@ -97,6 +99,7 @@ class Scheduler:
         self._verifier: Worker | None = None
         self._lanes: dict[int, tuple[Job, Worker]] = {}
         self._jobs: dict[int, Job] = {}
+        self._origins: dict[Origin, OriginLimits] = {}
         self._numbers = count(1)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._calls: deque[Callable[[], None]] = deque()
@@ -166,6 +169,9 @@ class Scheduler:
 
     def lane_number(self) -> int:
         return next(self._numbers)
+
+    def limits(self, url: str) -> OriginLimits:
+        return self._origins.setdefault(origin(url), OriginLimits())
 
     def fetch(self, job: Job, fetch: Fetch, size: int | None) -> None:
         worker = self._failing(job, lambda: self._worker_for(size))

@@ -172,7 +172,7 @@ class DownloadEngine:
 
     def download(
         self,
-        url: str,
+        url: str | Callable[[], str],
         output_path: str | os.PathLike[str],
         filename: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -187,13 +187,17 @@ class DownloadEngine:
         Start to download a file, or queue it when all slots are taken.
 
         Args:
-            url: What to fetch; http or https.
+            url: What to fetch, http or https; or a function that gives it, for a link
+                that is signed for a while. It is called on a thread of its own, when
+                the download begins, and again when the link has expired.
             output_path: The directory to save in; created when missing.
             filename: Name to save as; None takes it from the response or the URL.
             headers: Request headers; sent to the URL's origin only.
             priority: A smaller number is served first.
             checksum: Expected digest, "algorithm:hex".
-            mirrors: Other URLs of the same file.
+            mirrors: Other URLs of the same file. Those that have it for certain (a
+                digest is known, or the strong validator is the same) share the work;
+                the others are turned to when the URL fails.
             on_exists: For this task, instead of the engine's.
             connections: For this task, instead of the engine's.
 
@@ -206,7 +210,13 @@ class DownloadEngine:
         """
         task = DownloadTask(url, output_path, filename, headers, priority)
         request = checked_request(
-            task, self._config, checksum, mirrors, on_exists, connections
+            task,
+            self._config,
+            checksum,
+            mirrors,
+            on_exists,
+            connections,
+            task._new_url,
         )
         with self._lock:
             self._check_usable()
@@ -421,6 +431,7 @@ class DownloadEngine:
     def job_ended(self, job: Job) -> None:
         """Move the task on, and start what waited for the job to end."""
         task = self._jobs.pop(job.number)
+        self._requests[task.id] = job.request
         self._reported.pop(task.id, None)
         if self._ending.get(task.id) is job:
             del self._ending[task.id]
@@ -470,6 +481,8 @@ class DownloadEngine:
         task._phase = job.phase
         task._file_path = job.path or task._file_path
         task._connections = len(job.lanes)
+        if job.request.new_url is not None:
+            task.url = job.request.urls[0]
         if job.phase == "probing" and task._total:
             return  # gone on with: what was known stays until it is known again
         total, done = job.total_bytes or 0, job.downloaded_bytes
@@ -591,7 +604,7 @@ class DownloadEngine:
         if name is not None:
             # Somebody else may be at it, or it may be gone: nothing of ours is left.
             with contextlib.suppress(SegdlError):
-                discard_unfinished(request.directory, name, request.urls[0])
+                discard_unfinished(request.directory, name, request.identity)
 
     def _failed_task(
         self, url: str, directory: str | os.PathLike[str], name: str, error: UsageError

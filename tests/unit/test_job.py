@@ -778,8 +778,9 @@ def test_a_disk_that_fails_has_no_mirror(make_play: MakePlay) -> None:
     """A failure of the disk is not the source's: no mirror is asked."""
     play = make_play(urls=(URL, MIRROR)).start().run(recorded(MIB))
     play.end(play.live()[0], DiskFull("no room"))
+    asked = len(play.crew.fetches)
     play.run().failed(DiskFull)
-    assert {f.url for f in play.crew.fetches} == {URL}
+    assert len(play.crew.fetches) == asked
 
 
 def test_a_network_that_fails(make_play: MakePlay) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -60,6 +61,8 @@ class Owner:
     """A job that only writes down what its lanes tell it."""
 
     def __init__(self) -> None:
+        self.number = 1
+        self.verified = False
         self.told: list[tuple[Any, ...]] = []
 
     def probe_answered(self, answer: Answered) -> None:
@@ -73,6 +76,12 @@ class Owner:
 
     def lanes_gone(self) -> None:
         self.told.append(("lanes_gone",))
+
+    def pieces_doubted(self, doubted: Callable[[int], bool]) -> None:
+        self.told.append(("pieces_doubted", doubted))
+
+    def renew_link(self) -> None:
+        self.told.append(("renew_link",))
 
     def source_failed(self, error: SegdlError, action: Action) -> None:
         self.told.append(("source_failed", str(error), action))
@@ -97,11 +106,12 @@ class Stage:
         connections: int | str = "auto",
         retry_times: int = 3,
         headers: dict[str, str] | None = None,
+        mirrors: tuple[str, ...] = (),
     ) -> None:
         self.crew = FakeCrew()
         self.owner = Owner()
         request = Request(
-            urls=(URL, MIRROR),
+            urls=(URL, *mirrors),
             headers=headers or {},
             directory="/nowhere",
             filename=None,
@@ -874,10 +884,11 @@ def test_a_stream_that_breaks() -> None:
 
 def test_another_source() -> None:
     """A mirror gets a fresh budget, ranges again, and not the user's secrets."""
-    stage = Stage(retry_times=1, headers={"Authorization": "Bearer t"})
+    secret = {"Authorization": "Bearer t"}
+    stage = Stage(retry_times=1, headers=secret, mirrors=(MIRROR,))
     stage.fail(stage.probe(), BROKEN)
     stage.lanes.whole = True
-    stage.lanes.use_source(MIRROR)
+    assert stage.lanes.turn_to_mirror()
     stage.fail(stage.probe(), BROKEN)
     fetch = stage.crew.fetches[-1]
     assert (fetch.url, fetch.headers, fetch.ranged) == (MIRROR, {}, True)

@@ -64,6 +64,7 @@ def header(name: SafeName = NAME, size: int | None = SIZE, url: str = URL) -> He
         piece=PIECE,
         validator=Validator(etag=EntityTag("v1", weak=False)),
         url=url,
+        url_sha256=url_digest(url),
         digest=None,
     )
 

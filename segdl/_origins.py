@@ -1,0 +1,143 @@
+"""What an origin bears, learned from its refusals, for all tasks of an engine; pure.
+
+    a lane wants to open ──admits──> yes: opened ──> answered ──> closed
+                              └────> no: the job waits; its lanes ask again
+    refused (503, 429, reset, no connection) ──> no more connections than are alive now
+                                                 one more is tried after a while
+    hold_until (Retry-After, back-off) ────────> nobody opens one before
+
+The limits of an origin are shared fairly: where connections are few, a job that has
+more than its share gives one up as soon as another job waits without its own.
+"""
+
+from __future__ import annotations
+
+# How long a limit that refusals taught holds, before one more connection is tried; each
+# time that one is refused too, it holds twice as long.
+RAISE_SECONDS = 30.0
+_MOST_RAISE_SECONDS = 960.0
+
+
+class OriginLimits:
+    """
+    What is known of one origin: scheme, host and port.
+
+    Attributes:
+        not_before: Monotonic time before which no connection is to be opened.
+    """
+
+    def __init__(self) -> None:
+        self.not_before = 0.0
+        self._cap: int | None = None
+        self._raise_seconds = RAISE_SECONDS
+        self._raise_at = 0.0
+        self._raised = False
+        self._open: dict[int, int] = {}
+        self._answered = 0
+        self._waiting: set[int] = set()
+
+    def cap(self, now: float) -> int | None:
+        """
+        Give how many connections it bears, None while nothing is known.
+
+        Args:
+            now: Monotonic time in seconds.
+        """
+        if self._cap is not None and now >= self._raise_at:
+            self._cap += 1
+            self._raised = True
+            self._raise_at = now + self._raise_seconds
+        return self._cap
+
+    def admits(self, job: int, now: float) -> bool:
+        """
+        Tell whether a job may open one more connection now; if not, it waits for one.
+
+        Args:
+            job: Its number.
+            now: Monotonic time in seconds.
+        """
+        cap = self.cap(now)
+        if cap is not None:
+            own = self._open.get(job, 0)
+            if sum(self._open.values()) >= cap or (
+                own >= self._share(cap) and self._waiting - {job}
+            ):
+                if own < self._share(cap):
+                    self._waiting.add(job)
+                return False
+        return now >= self.not_before
+
+    def surplus(self, job: int, now: float) -> int:
+        """
+        Give how many connections a job has to give up for others that wait.
+
+        Args:
+            job: Its number.
+            now: Monotonic time in seconds.
+        """
+        cap = self.cap(now)
+        others = self._waiting - {job}
+        if cap is None or not others or sum(self._open.values()) < cap:
+            return 0
+        return max(0, min(self._open.get(job, 0) - self._share(cap), len(others)))
+
+    def opened(self, job: int) -> None:
+        """Count a connection."""
+        self._waiting.discard(job)
+        self._open[job] = self._open.get(job, 0) + 1
+
+    def answered(self) -> None:
+        """Count a connection that brought its answer."""
+        self._answered += 1
+        if self._cap is not None:
+            # Refusals are faster than answers: the first ones taught too little.
+            self._cap = max(self._cap, self._answered)
+
+    def closed(self, job: int, *, answered: bool) -> None:
+        """
+        Count a connection no more.
+
+        Args:
+            job: Whose it was.
+            answered: Whether it had brought its answer.
+        """
+        self._open[job] -= 1
+        if not self._open[job]:
+            del self._open[job]
+        self._answered -= answered
+
+    def leave(self, job: int) -> None:
+        """Forget that a job waits."""
+        self._waiting.discard(job)
+
+    @property
+    def living(self) -> int:
+        """How many connections have brought their answers and are open."""
+        return self._answered
+
+    def refused(self, now: float) -> None:
+        """
+        Take a refusal, while other connections live: it bears no more than those.
+
+        Args:
+            now: Monotonic time in seconds.
+        """
+        if self._raised:
+            self._raise_seconds = min(2 * self._raise_seconds, _MOST_RAISE_SECONDS)
+            self._raised = False
+        self._cap = max(1, self._answered)
+        self._raise_at = now + self._raise_seconds
+
+    def hold_until(self, moment: float) -> None:
+        """
+        Let nobody open a connection for a while.
+
+        Args:
+            moment: Monotonic time in seconds at which it ends.
+        """
+        self.not_before = max(self.not_before, moment)
+
+    def _share(self, cap: int) -> int:
+        """How many connections each job may have while others wait."""
+        return max(1, cap // max(1, len(self._open.keys() | self._waiting)))
