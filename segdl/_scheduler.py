@@ -316,9 +316,9 @@ class Scheduler:
         elif isinstance(message, (Hashed, Checked)):
             owner = self._jobs.get(message.job)
             if owner is not None and isinstance(message, Hashed):
-                self._for_job(owner, owner.on_hashed, message)
+                self._for_job(owner, owner.verdicts.on_hashed, message)
             elif owner is not None and isinstance(message, Checked):
-                self._for_job(owner, owner.on_checked, message)
+                self._for_job(owner, owner.verdicts.on_checked, message)
         elif isinstance(message, (Answered, Shrunk, Ended)):
             self._handle_lane(worker, message)
 
@@ -427,7 +427,7 @@ class Scheduler:
         if worker is self._verifier:
             self._verifier = None
             for job in list(self._jobs.values()):
-                self._for_job(job, job.on_verifier_lost, error)
+                self._for_job(job, job.verdicts.on_lost, error)
             return
         self._workers.remove(worker)
         lost = [n for n, (_, owner) in self._lanes.items() if owner is worker]

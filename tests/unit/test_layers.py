@@ -51,6 +51,7 @@ LAYERS = (
     "_crew",
     "_sources",
     "_verification",
+    "_verdicts",
     "_lanes",
     "_job",
     "_scheduler",
