@@ -56,6 +56,7 @@ LAYERS = (
     "_job",
     "_scheduler",
     "_callbacks",
+    "_reports",
     "engine",
     "__init__",
     "testing",
