@@ -525,7 +525,7 @@ class Lanes:
             self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
         elif lane.held and not base:
             self._source_over(source, error, action)
-        elif self.sources.refused(lane, error) and self._living(source):
+        elif self._was_refused(lane, error):
             # One connection more than the origin likes: do with those that live.
             self._crew.call_later(self._job, RAISE_SECONDS, self._go_on)
         else:
@@ -571,13 +571,11 @@ class Lanes:
         """Whether the link was resolved again, or is being, since a lane began."""
         return not lane.follow and lane.url != lane.source.effective_url
 
-    def _living(self, source: Source) -> int:
-        """Count a source's lanes that have their answer."""
-        return sum(
-            1
-            for each in self._lanes.values()
-            if each.answered and each.source is source
-        )
+    def _was_refused(self, lane: Lane, error: SegdlError) -> bool:
+        """Whether a lane was one too many, since others of its source live."""
+        others = (each.source for each in self._lanes.values() if each.answered)
+        alone = lane.source not in others
+        return self.sources.refused(lane, error, alone=alone) and not alone
 
     def _count(self, lane: Lane, error: SegdlError, again: Callable[[], None]) -> None:
         """Count an attempt that brought nothing; give up when there were too many."""

@@ -6,6 +6,10 @@
                                                  one more is tried after a while
     hold_until (Retry-After, back-off) ────────> nobody opens one before
 
+A refusal teaches something only while other connections live. When none of those is of
+the job that was refused, its file may be the reason: should it be refused again with
+fewer connections than the origin bore before, what it taught is forgotten.
+
 The limits of an origin are shared fairly: where connections are few, a job that has
 more than its share gives one up as soon as another job waits without its own.
 """
@@ -34,6 +38,9 @@ class OriginLimits:
         self._raised = False
         self._open: dict[int, int] = {}
         self._answered = 0
+        self._borne = 0
+        self._taught_by: int | None = None
+        self._unlucky: set[int] = set()
         self._waiting: set[int] = set()
 
     def cap(self, now: float) -> int | None:
@@ -90,6 +97,7 @@ class OriginLimits:
     def answered(self) -> None:
         """Count a connection that brought its answer."""
         self._answered += 1
+        self._borne = max(self._borne, self._answered)
         if self._cap is not None:
             # Refusals are faster than answers: the first ones taught too little.
             self._cap = max(self._cap, self._answered)
@@ -110,19 +118,26 @@ class OriginLimits:
     def leave(self, job: int) -> None:
         """Forget that a job waits."""
         self._waiting.discard(job)
+        self._unlucky.discard(job)
 
-    @property
-    def living(self) -> int:
-        """How many connections have brought their answers and are open."""
-        return self._answered
-
-    def refused(self, now: float) -> None:
+    def refused(self, job: int, now: float, *, alone: bool) -> None:
         """
-        Take a refusal, while other connections live: it bears no more than those.
+        Take a refusal of a connection, which counts as open no more.
 
         Args:
+            job: Whose it was.
             now: Monotonic time in seconds.
+            alone: Whether the job has no other connection that lives.
         """
+        if not self._answered or job in self._unlucky:
+            return
+        if alone and sum(self._open.values()) < self._borne:
+            if self._taught_by == job:
+                self._cap = self._taught_by = None
+                self._unlucky.add(job)
+            return
+        self._taught_by = job if alone else None
+        self._borne = self._answered
         if self._raised:
             self._raise_seconds = min(2 * self._raise_seconds, _MOST_RAISE_SECONDS)
             self._raised = False

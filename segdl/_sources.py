@@ -334,9 +334,14 @@ class Sources:
             if source.limits is not None:
                 source.limits.leave(self._job.number)
 
-    def refused(self, lane: Lane, error: SegdlError) -> bool:
+    def refused(self, lane: Lane, error: SegdlError, *, alone: bool) -> bool:
         """
         Take what a failure teaches about an origin.
+
+        Args:
+            lane: Which failed.
+            error: Why.
+            alone: Whether no other lane of its source has an answer.
 
         Returns:
             Whether it may have refused a connection because there are too many.
@@ -345,8 +350,7 @@ class Sources:
         if lane.received or not _retry.may_be_refused(error):
             return False
         now = self._crew.now()
-        if lane.limits.living:
-            lane.limits.refused(now)
+        lane.limits.refused(self._job.number, now, alone=alone)
         seconds = getattr(error, "retry_after_seconds", None)
         if seconds is not None:
             lane.limits.hold_until(now + seconds)

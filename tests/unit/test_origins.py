@@ -30,9 +30,7 @@ def test_refusal_teaches_the_number_that_lives() -> None:
     """No more than those that were answered, for all jobs together."""
     limits = OriginLimits()
     opened(limits, A, 4)
-    limits.opened(A)
-    limits.refused(0.0)
-    limits.closed(A, answered=False)
+    limits.refused(A, 0.0, alone=False)
     assert limits.cap(0.0) == 4
     assert not limits.admits(A, 0.0)
     assert not limits.admits(B, 0.0)
@@ -41,11 +39,10 @@ def test_refusal_teaches_the_number_that_lives() -> None:
 def test_answers_that_come_later_raise_what_a_refusal_taught() -> None:
     """Refusals are faster than answers: of five, one refused, four live in the end."""
     limits = OriginLimits()
-    for _ in range(5):
+    for _ in range(4):
         limits.opened(A)
     limits.answered()
-    limits.refused(0.0)
-    limits.closed(A, answered=False)
+    limits.refused(A, 0.0, alone=False)
     assert limits.cap(0.0) == 1
     for _ in range(3):
         limits.answered()
@@ -56,10 +53,10 @@ def test_one_more_is_tried_after_a_while() -> None:
     """And after twice as long, when that one was refused too."""
     limits = OriginLimits()
     opened(limits, A, 2)
-    limits.refused(0.0)
+    limits.refused(A, 0.0, alone=False)
     assert limits.cap(RAISE_SECONDS - 1) == 2
     assert limits.cap(RAISE_SECONDS) == 3
-    limits.refused(RAISE_SECONDS)
+    limits.refused(A, RAISE_SECONDS, alone=False)
     assert limits.cap(2 * RAISE_SECONDS) == 2
     assert limits.cap(3 * RAISE_SECONDS) == 3
 
@@ -68,7 +65,7 @@ def test_others_get_their_share() -> None:
     """A job that waits gets a connection of one that has more than its share."""
     limits = OriginLimits()
     opened(limits, A, 4)
-    limits.refused(0.0)
+    limits.refused(A, 0.0, alone=False)
     assert limits.surplus(A, 0.0) == 0
     assert not limits.admits(B, 0.0)
     assert limits.surplus(A, 0.0) == 1
@@ -80,11 +77,33 @@ def test_others_get_their_share() -> None:
     assert limits.surplus(A, 0.0) == 1, "two of four are its share"
 
 
+def test_file_that_is_always_refused_does_not_limit_others() -> None:
+    """A job without a living connection teaches a number once, and not wrongly."""
+    limits = OriginLimits()
+    opened(limits, A, 6)
+    limits.refused(B, 0.0, alone=True)
+    assert limits.cap(0.0) == 6
+    assert not limits.admits(B, 0.0)
+    limits.closed(A, answered=True)
+    assert limits.admits(B, 0.0)
+    limits.refused(B, 0.0, alone=True)
+    assert limits.cap(0.0) is None
+    limits.refused(B, 0.0, alone=True)
+    assert limits.cap(0.0) is None
+
+
+def test_refusal_teaches_nothing_while_nobody_lives() -> None:
+    """An origin that is down bears no number of connections, not one."""
+    limits = OriginLimits()
+    limits.refused(A, 0.0, alone=True)
+    assert limits.cap(0.0) is None
+
+
 def test_job_that_leaves_waits_no_more() -> None:
     """What a job waited for is no reason any more to give something up."""
     limits = OriginLimits()
     opened(limits, A, 4)
-    limits.refused(0.0)
+    limits.refused(A, 0.0, alone=False)
     assert not limits.admits(B, 0.0)
     limits.leave(B)
     assert limits.surplus(A, 0.0) == 0
@@ -127,11 +146,9 @@ def test_the_account_stays_right(steps: list[tuple[str, int, float]]) -> None:
         elif kind == "close" and live[job]:
             limits.closed(job, answered=live[job].pop())
         elif kind == "refuse":
-            limits.refused(now)
+            limits.refused(job, now, alone=not any(live[job]))
         elif kind == "leave":
             limits.leave(job)
-        answered = sum(states.count(True) for states in live.values())
-        assert limits.living == answered
     for each in (A, B, C):
         limits.leave(each)
     if not live[C] and not limits.admits(C, now):
