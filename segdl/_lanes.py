@@ -263,7 +263,9 @@ class Lanes:
                 validator=source.validator,
                 part=self._part if proved else None,
             )
-        self._split(plan, most - len(self._lanes))
+        free = most - len(self._lanes)
+        if free > 0 and not plan.missing_bytes:
+            self._split(plan, min(free, self.sources.room_in_all(self._lanes.values())))
         for number in self.sources.to_stop(self._lanes, now):
             self._stop_lane(number)
 
@@ -272,7 +274,7 @@ class Lanes:
     def on_answered(self, answer: Answered) -> None:
         """Take the head of an answer: the probe's, or one that resolved the link."""
         lane = self._lanes.get(answer.lane)
-        if lane is None or self._stopping:
+        if lane is None or lane.answered or self._stopping:
             return
         lane.answered = True
         if lane.follow:
@@ -355,7 +357,7 @@ class Lanes:
         """Send the first request, once the origin may be asked."""
         probe = self._probe
         base = self.sources.base
-        if probe is not None and self.sources.admits(base, self._lanes.values()):
+        if probe is not None and self.sources.room(base, self._lanes.values()):
             self._probe = None
             probe()
 

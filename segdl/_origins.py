@@ -1,6 +1,6 @@
 """What an origin bears, learned from its refusals, for all tasks of an engine; pure.
 
-    a lane wants to open ──admits──> yes: opened ──> answered ──> closed
+    a lane wants to open ──room────> yes: opened ──> answered ──> closed
                               └────> no: the job waits; its lanes ask again
     refused (503, 429, reset, no connection) ──> no more connections than are alive now
                                                  one more is tried after a while
@@ -20,6 +20,7 @@ from __future__ import annotations
 # time that one is refused too, it holds twice as long.
 RAISE_SECONDS = 30.0
 _MOST_RAISE_SECONDS = 960.0
+_ANY = 1 << 30
 
 
 class OriginLimits:
@@ -56,24 +57,24 @@ class OriginLimits:
             self._raise_at = now + self._raise_seconds
         return self._cap
 
-    def admits(self, job: int, now: float) -> bool:
+    def room(self, job: int, now: float) -> int:
         """
-        Tell whether a job may open one more connection now; if not, it waits for one.
+        Give how many more connections a job may open now; with 0 it waits for one.
 
         Args:
             job: Its number.
             now: Monotonic time in seconds.
         """
         cap = self.cap(now)
+        room = _ANY
         if cap is not None:
-            own = self._open.get(job, 0)
-            if sum(self._open.values()) >= cap or (
-                own >= self._share(cap) and self._waiting - {job}
-            ):
-                if own < self._share(cap):
-                    self._waiting.add(job)
-                return False
-        return now >= self.not_before
+            own, share = self._open.get(job, 0), self._share(cap)
+            room = max(0, cap - sum(self._open.values()))
+            if self._waiting - {job}:
+                room = max(0, min(room, share - own))
+            if not room and own < share:
+                self._waiting.add(job)
+        return room if now >= self.not_before else 0
 
     def surplus(self, job: int, now: float) -> int:
         """

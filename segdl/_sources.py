@@ -229,7 +229,17 @@ class Sources:
             # One lane is enough to find out about a mirror.
             candidates += [s for s in beside if s.proved or not counts.get(s)]
             candidates.sort(key=lambda s: (-_speed(s), counts.get(s, 0)))
-        return next((s for s in candidates if self.admits(s, lanes)), None)
+        return next((s for s in candidates if self.room(s, lanes)), None)
+
+    def room_in_all(self, lanes: Collection[Lane]) -> int:
+        """
+        Give how many more lanes all sources together can have now.
+
+        Args:
+            lanes: Those there are.
+        """
+        proved = [source for source in self._beside() if source.proved]
+        return sum(self.room(source, lanes) for source in (self.base, *proved))
 
     def to_stop(self, lanes: Mapping[int, Lane], now: float) -> list[int]:
         """
@@ -289,9 +299,9 @@ class Sources:
 
     # --- what their origins bear ------------------------------------------------------
 
-    def admits(self, source: Source, lanes: Collection[Lane]) -> bool:
+    def room(self, source: Source, lanes: Collection[Lane]) -> int:
         """
-        Tell whether a source can have one more lane now.
+        Give how many more lanes a source can have now.
 
         Args:
             source: Which.
@@ -302,13 +312,13 @@ class Sources:
         if limits.not_before > max(now, source.held_for):
             self._wait_too(source, limits.not_before, now)
         if source.renewing or now < source.not_before:
-            return False
+            return 0
         if source.effective_url is None and any(
             lane.follow and lane.source is source and not lane.received
             for lane in lanes
         ):
-            return False  # that one finds out where the link leads
-        return limits.admits(self._job.number, now)
+            return 0  # that one finds out where the link leads
+        return limits.room(self._job.number, now)
 
     def opened(self, lane: Lane) -> None:
         """Count a lane."""

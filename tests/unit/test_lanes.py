@@ -1062,6 +1062,23 @@ def test_a_busy_origin_holds_back_others() -> None:
     assert stage.crew.limits(MIRROR).not_before == 0
 
 
+def test_nothing_is_split_for_lanes_that_are_not_to_be() -> None:
+    """At the number an origin bears, lanes keep what they have."""
+    stage = Stage(connections=8)
+    lanes = stage.begin(100 * MIB)
+    for lane in lanes[:3]:
+        stage.answer(lane)
+        stage.receive(lane, 1000)
+    for lane in lanes[3:]:
+        stage.fail(lane, BUSY)
+    stage.crew.pass_time(2)
+    for lane in stage.numbers():
+        stage.receive(lane, MIB)
+    stage.lanes.fill()
+    assert stage.numbers() == lanes[:3]
+    assert not any(isinstance(message, Split) for _, message in stage.crew.sent)
+
+
 def test_a_stop_while_it_waits() -> None:
     """A job that waits for an origin ends at once, and asks nothing later."""
     stage = Stage()

@@ -13,7 +13,7 @@ A, B, C = 1, 2, 3
 def opened(limits: OriginLimits, job: int, count: int, now: float = 0.0) -> None:
     """Open connections that are answered at once."""
     for _ in range(count):
-        assert limits.admits(job, now)
+        assert limits.room(job, now)
         limits.opened(job)
         limits.answered()
 
@@ -32,8 +32,8 @@ def test_refusal_teaches_the_number_that_lives() -> None:
     opened(limits, A, 4)
     limits.refused(A, 0.0, alone=False)
     assert limits.cap(0.0) == 4
-    assert not limits.admits(A, 0.0)
-    assert not limits.admits(B, 0.0)
+    assert not limits.room(A, 0.0)
+    assert not limits.room(B, 0.0)
 
 
 def test_answers_that_come_later_raise_what_a_refusal_taught() -> None:
@@ -67,13 +67,13 @@ def test_others_get_their_share() -> None:
     opened(limits, A, 4)
     limits.refused(A, 0.0, alone=False)
     assert limits.surplus(A, 0.0) == 0
-    assert not limits.admits(B, 0.0)
+    assert not limits.room(B, 0.0)
     assert limits.surplus(A, 0.0) == 1
     limits.closed(A, answered=True)
-    assert not limits.admits(A, 0.0), "it is for the one that waits"
-    assert limits.admits(B, 0.0)
+    assert not limits.room(A, 0.0), "it is for the one that waits"
+    assert limits.room(B, 0.0)
     limits.opened(B)
-    assert not limits.admits(B, 0.0)
+    assert not limits.room(B, 0.0)
     assert limits.surplus(A, 0.0) == 1, "two of four are its share"
 
 
@@ -83,9 +83,9 @@ def test_file_that_is_always_refused_does_not_limit_others() -> None:
     opened(limits, A, 6)
     limits.refused(B, 0.0, alone=True)
     assert limits.cap(0.0) == 6
-    assert not limits.admits(B, 0.0)
+    assert not limits.room(B, 0.0)
     limits.closed(A, answered=True)
-    assert limits.admits(B, 0.0)
+    assert limits.room(B, 0.0)
     limits.refused(B, 0.0, alone=True)
     assert limits.cap(0.0) is None
     limits.refused(B, 0.0, alone=True)
@@ -104,7 +104,7 @@ def test_job_that_leaves_waits_no_more() -> None:
     limits = OriginLimits()
     opened(limits, A, 4)
     limits.refused(A, 0.0, alone=False)
-    assert not limits.admits(B, 0.0)
+    assert not limits.room(B, 0.0)
     limits.leave(B)
     assert limits.surplus(A, 0.0) == 0
 
@@ -114,8 +114,8 @@ def test_nobody_opens_one_while_it_is_held_back() -> None:
     limits = OriginLimits()
     limits.hold_until(10.0)
     limits.hold_until(5.0)
-    assert not limits.admits(A, 9.9)
-    assert limits.admits(A, 10.0)
+    assert not limits.room(A, 9.9)
+    assert limits.room(A, 10.0)
 
 
 @given(
@@ -135,7 +135,7 @@ def test_the_account_stays_right(steps: list[tuple[str, int, float]]) -> None:
     for kind, job, seconds in steps:
         now += seconds
         total = sum(map(len, live.values()))
-        if kind == "open" and limits.admits(job, now):
+        if kind == "open" and limits.room(job, now):
             cap = limits.cap(now)
             assert cap is None or total < cap
             limits.opened(job)
@@ -151,13 +151,13 @@ def test_the_account_stays_right(steps: list[tuple[str, int, float]]) -> None:
             limits.leave(job)
     for each in (A, B, C):
         limits.leave(each)
-    if not live[C] and not limits.admits(C, now):
+    if not live[C] and not limits.room(C, now):
         # Those that have more than their share give up, one after the other.
         for job in (A, B) * 40:
             for _ in range(limits.surplus(job, now)):
                 limits.closed(job, answered=live[job].pop())
         full = limits.cap(now) or 0
-        assert limits.admits(C, now) or (
+        assert limits.room(C, now) or (
             sum(map(len, live.values())) >= full
             and all(len(live[j]) <= 1 for j in live)
         )
