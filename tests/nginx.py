@@ -34,6 +34,7 @@ worker_processes {workers};
 pid {prefix}/nginx.pid;
 error_log {prefix}/error.log warn;
 {user}
+{main}
 events {{ worker_connections 512; }}
 http {{
     log_format plain '$connection|$request_method|$uri|$http_range|$status|'
@@ -50,7 +51,7 @@ http {{
     default_type application/octet-stream;
     {http}
     server {{
-        listen 127.0.0.1:{port}{ssl};
+        listen 127.0.0.1:{port}{ssl} {listen};
         server_name localhost;
         {certificate}
         root {root};
@@ -101,8 +102,10 @@ class Nginx:
         port: 0 for a free one.
         workers: Worker processes.
         certificate: Certificate chain and private key, two PEM files: speaks TLS.
+        main: Directives outside of all blocks, such as `worker_rlimit_nofile 64;`.
         http: Directives for the http block, such as `limit_conn_zone ...;`.
         server: Directives for the server block, such as `limit_rate 1m;`.
+        listen: More parameters of `listen`, such as `http2`.
         access_log: Whether to keep a log of requests; a benchmark does without.
 
     Raises:
@@ -116,8 +119,10 @@ class Nginx:
         *,
         workers: int = 1,
         certificate: tuple[str, str] | None = None,
+        main: str = "",
         http: str = "",
         server: str = "",
+        listen: str = "",
         access_log: bool = True,
     ) -> None:
         program = find_nginx()
@@ -127,8 +132,10 @@ class Nginx:
         self._root = Path(root).resolve()
         self._workers = workers
         self._certificate = certificate
+        self._main = main
         self._http = http
         self._server = server
+        self._listen = listen
         self._access_log = access_log
         self._process: subprocess.Popen[bytes] | None = None
         self._prefix = ""
@@ -174,6 +181,7 @@ class Nginx:
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
+                env={"PATH": os.environ["PATH"]},  # no secrets, which proxies have
                 start_new_session=True,
             )
         try:
@@ -207,6 +215,8 @@ class Nginx:
             prefix=self._prefix,
             user=user,
             access_log=log,
+            main=self._main,
+            listen=self._listen,
             http=self._http,
             port=self.port,
             ssl=" ssl" if certificate else "",
