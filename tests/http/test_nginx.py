@@ -90,13 +90,6 @@ def test_file_comes_over_several_connections(start, fetch, processes) -> None:
     assert len({r.connection for r in requests}) in range(3, 8)
 
 
-def test_09_slow_but_alive(start, fetch) -> None:
-    """Lanes that are slow are no stalled lanes."""
-    server = start(server="limit_rate 1m;")
-    (Path(server._root) / NAME).write_bytes(Blob(1, 5 * MIB).read())
-    check_whole(fetch(url(server), timeout=1), Blob(1, 5 * MIB))
-
-
 @pytest.mark.parametrize("limit", [1, 2])
 def test_43_connection_limit(start, fetch, limit) -> None:
     """An origin that answers 503 to one connection too many gets fewer."""
@@ -135,14 +128,7 @@ def test_tls_with_a_private_authority(start, fetch, segdl_tls_files, processes) 
     check_whole(task, BLOB)
 
 
-def test_16_unknown_authority(start, fetch, segdl_tls_files, out) -> None:
-    """Without it, the certificate is refused."""
-    server = start(certificate=(segdl_tls_files.cert_file, segdl_tls_files.key_file))
-    check_failed(fetch(url(server)), TlsError, "ca_file")
-    assert names(out) == []
-
-
-def test_16_tls_that_is_none(start, fetch) -> None:
+def test_tls_that_is_none(start, fetch) -> None:
     """https to a port that speaks plain HTTP is an error of the handshake."""
     server = start()
     task = fetch(url(server).replace("http:", "https:"), retry_times=1)
@@ -155,30 +141,6 @@ def test_http_to_a_tls_port(start, fetch, segdl_tls_files) -> None:
     task = fetch(url(server).replace("https:", "http:"))
     assert task.status == "failed"
     assert "400" in str(task.error)
-
-
-def test_18_graceful_reload(start, make_engine, out) -> None:
-    """A reload on the way costs nothing: old workers finish, new ones go on."""
-    server = start(server="limit_rate 4m;")
-    task = make_engine().download(url(server), out, NAME)
-    until(lambda: task.downloaded_size > 3 * MIB)
-    server.configure(server="")
-    server.reload()
-    assert task.wait(12)
-    check_whole(task, BLOB)
-
-
-def test_02_restart(start, make_engine, out) -> None:
-    """A restart on the way costs what was in flight."""
-    server = start(server="limit_rate 4m;")
-    port = server.port
-    task = make_engine(retry_times=50).download(url(server), out, NAME)
-    until(lambda: task.downloaded_size > 3 * MIB)
-    server.stop()
-    again = start(port=port)
-    assert task.wait(12)
-    check_whole(task, BLOB)
-    assert sum(r.sent_bytes for r in again.requests()) < SIZE
 
 
 def replace(path: Path, blob: Blob, *, modified: float | None = None) -> None:
