@@ -5,7 +5,7 @@
         run(...)  a program inside
 
     Network      client ──v0════v0── server       10.9.9.1, fd09::1    10.9.9.2, fd09::2
-                   │                                                   10.9.9.3
+                   │
                  /etc/hosts, resolv.conf and nsswitch.conf of its own
 
 A thread can be in another network than its process (setns(2)), so that engine, origin
@@ -27,13 +27,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-CLIENT, SERVER, SECOND = "10.9.9.1", "10.9.9.2", "10.9.9.3"
+CLIENT, SERVER = "10.9.9.1", "10.9.9.2"
 CLIENT6, SERVER6 = "fd09::1", "fd09::2"
 
 # sched.h; Python has names for them from 3.12 on.
 _CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
 _PROGRAMS = ("ip", "tc", "ss", "mount")
 _PROGRAM_SECONDS = 20.0
+# What tests shape a network with; netem is rarely there.
+_DISCIPLINES = ("htb default 10", "tbf rate 50mbit burst 16k limit 16k")
 
 T = TypeVar("T")
 
@@ -49,8 +51,10 @@ def missing() -> str:
         if shutil.which(program) is None:
             return f"there is no {program} program (iproute2)"
     try:
-        with Network({}):
-            return ""
+        with Network({}) as network:
+            for discipline in _DISCIPLINES:
+                network.server.run(f"tc qdisc replace dev v0 root {discipline}")
+        return ""
     except (OSError, subprocess.CalledProcessError) as error:
         return f"no network namespace can be made: {error}"
 
@@ -150,7 +154,7 @@ class Network:
             )
             for side, addresses in (
                 (self.client, (f"{CLIENT}/24", f"{CLIENT6}/64")),
-                (self.server, (f"{SERVER}/24", f"{SECOND}/24", f"{SERVER6}/64")),
+                (self.server, (f"{SERVER}/24", f"{SERVER6}/64")),
             ):
                 for address in addresses:
                     # Without nodad an IPv6 address may not be used for a second.
