@@ -558,7 +558,7 @@ def _bytes_come_one_by_one(world: World) -> None:
 
 # LEAD: a lane above the stall limit (512 bytes/s) is neither replaced nor hedged: what
 # can't be split any more, 64 - 128 KiB, takes 64 - 128 s at 1000 bytes/s while all
-# others idle. _trickles("1000") and _trickles("20000") belong here.
+# others idle. A lane of 1000 and one of 20000 belong here.
 @pytest.mark.row("the origin slows one answer down, or a relay cuts it into bytes")
 @cases(
     _trickles("1"),
