@@ -36,6 +36,7 @@ from segdl._messages import (
     failure_from_json,
 )
 from segdl._origins import RAISE_SECONDS
+from segdl._pace import Pace
 from segdl._plan import MIB, Plan
 from segdl._ramp import FIRST_SECONDS, FROM_BYTES, Ramp
 from segdl._ranges import ByteRange
@@ -109,6 +110,7 @@ class Lanes:
         self._stops = 0
         self._most = _most_connections(request)
         self._ramp = Ramp(self._most)
+        self._pace = Pace()
 
     @property
     def stream_bytes(self) -> int:
@@ -265,7 +267,12 @@ class Lanes:
             )
         free = most - len(self._lanes)
         if free > 0 and not plan.missing_bytes:
-            self._split(plan, min(free, self.sources.room_in_all(self._lanes.values())))
+            room = min(free, self.sources.room_in_all(self._lanes.values()))
+            self._split(plan, room)
+            if room and not any(lane.splitting for lane in self._lanes.values()):
+                slow = self._pace.too_slow(self._lanes, plan.segments, now)
+                if slow is not None:
+                    self._stop_lane(slow)
         for number in self.sources.to_stop(self._lanes, now):
             self._stop_lane(number)
 
@@ -477,6 +484,7 @@ class Lanes:
 
     def _release(self, number: int) -> None:
         lane = self._lanes.pop(number)
+        self._pace.ended(lane, self._crew.now())
         self.sources.closed(lane)
         if self.plan is not None and number in self.plan.segments:
             self.plan.release(number)

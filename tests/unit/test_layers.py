@@ -50,6 +50,7 @@ LAYERS = (
     "_destination",
     "_crew",
     "_sources",
+    "_pace",
     "_verification",
     "_verdicts",
     "_lanes",
