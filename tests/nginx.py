@@ -105,6 +105,9 @@ class Nginx:
         server: Directives for the server block, such as `limit_rate 1m;`.
         access_log: Whether to keep a log of requests; a benchmark does without.
 
+    Attributes:
+        root: The directory, resolved.
+
     Raises:
         FileNotFoundError: There is no nginx program.
     """
@@ -124,7 +127,7 @@ class Nginx:
         if program is None:
             raise FileNotFoundError("there is no nginx program on this machine")
         self._program = program
-        self._root = Path(root).resolve()
+        self.root = Path(root).resolve()
         self._workers = workers
         self._certificate = certificate
         self._http = http
@@ -211,7 +214,7 @@ class Nginx:
             port=self.port,
             ssl=" ssl" if certificate else "",
             certificate=certificate,
-            root=self._root,
+            root=self.root,
             server=self._server,
         )
         Path(self._prefix, "nginx.conf").write_text(text, encoding="utf-8")

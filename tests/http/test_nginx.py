@@ -93,7 +93,7 @@ def test_file_comes_over_several_connections(start, fetch, processes) -> None:
 def test_09_slow_but_alive(start, fetch) -> None:
     """Lanes that are slow are no stalled lanes."""
     server = start(server="limit_rate 1m;")
-    (Path(server._root) / NAME).write_bytes(Blob(1, 5 * MIB).read())
+    (Path(server.root) / NAME).write_bytes(Blob(1, 5 * MIB).read())
     check_whole(fetch(url(server), timeout=1), Blob(1, 5 * MIB))
 
 
