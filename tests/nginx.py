@@ -177,6 +177,8 @@ class Nginx:
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
+                # Nothing of a test's environment, where secrets may be planted.
+                env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
         try:

@@ -940,15 +940,18 @@ def small_disk(world: World) -> Iterator[int]:
     if os.geteuid() != 0:
         pytest.skip("only root can mount a small file system")
     world.out.mkdir()
+    # World looks at the environment of every child, and has put a secret into ours.
+    clean = {"PATH": os.environ.get("PATH", os.defpath)}
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(world.out)],
         capture_output=True,
         text=True,
+        env=clean,
     )
     if mounted.returncode != 0:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     yield 24 * MIB
-    subprocess.run(["umount", str(world.out)], check=True)
+    subprocess.run(["umount", str(world.out)], check=True, env=clean)
 
 
 def _39_size(size: int) -> Case:
@@ -1107,7 +1110,6 @@ def _limited(world: World, serve: Serve, limit: int) -> tuple[Nginx, str]:
     return server, world.with_secrets(f"{server.url}/b/1/{SIZE}")
 
 
-# LEAD: that Retry-After holds for all tasks of an origin needs the engine's change.
 @pytest.mark.row("origin's 429 and 503 with Retry-After; nginx' limit_conn")
 @variants(
     _41_seconds(429),
@@ -1227,7 +1229,6 @@ def test_43_one_connection_too_many(
     world: World, serve: Serve, over: str, cap: int
 ) -> None:
     """The task makes do with those it gets, and does not ask without end."""
-    # LEAD: how many are opened after the first refusals is the engine's to learn.
     world.most_requests = 40
     # Slow enough for all lanes to be there at the same time.
     world.origin.rate = RATE if cap == 1 else RATE / 4
