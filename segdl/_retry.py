@@ -48,7 +48,7 @@ _CURL_ERRORS: dict[int, type[TransferError]] = {
     28: StallError,
     **dict.fromkeys((16, 18, 52, 55, 56, 92, 95), IncompleteTransfer),
     **dict.fromkeys((1, 47), RedirectRefused),
-    **dict.fromkeys((8, 33, 61, 63), ProtocolError),
+    **dict.fromkeys((8, 33, 61, 63, 100), ProtocolError),
 }
 # A reset in the handshake shows up as 35; 55 and 56 cover it later on.
 _PASSING_TLS = frozenset({35})
@@ -76,6 +76,9 @@ def curl_error(code: int, text: str, *, connected: bool, proxied: bool) -> Segdl
         proxied: Whether a proxy was used.
     """
     cls = _CURL_ERRORS.get(code, TransferError)
+    if code == 100:
+        # libcurl says nothing of its own (8.x, a line of more than 300 KiB).
+        text += "a line of the response head is larger than libcurl takes"
     if cls is StallError and not connected:
         cls = ConnectError
     if "HTTP/0.9" in text:

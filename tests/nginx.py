@@ -108,6 +108,9 @@ class Nginx:
         listen: More parameters of `listen`, such as `http2`.
         access_log: Whether to keep a log of requests; a benchmark does without.
 
+    Attributes:
+        root: The directory, resolved.
+
     Raises:
         FileNotFoundError: There is no nginx program.
     """
@@ -129,7 +132,7 @@ class Nginx:
         if program is None:
             raise FileNotFoundError("there is no nginx program on this machine")
         self._program = program
-        self._root = Path(root).resolve()
+        self.root = Path(root).resolve()
         self._workers = workers
         self._certificate = certificate
         self._main = main
@@ -181,7 +184,8 @@ class Nginx:
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
-                env={"PATH": os.environ["PATH"]},  # no secrets, which proxies have
+                # Nothing of a test's environment, where secrets may be planted.
+                env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
         try:
@@ -221,7 +225,7 @@ class Nginx:
             port=self.port,
             ssl=" ssl" if certificate else "",
             certificate=certificate,
-            root=self._root,
+            root=self.root,
             server=self._server,
         )
         Path(self._prefix, "nginx.conf").write_text(text, encoding="utf-8")
