@@ -577,7 +577,8 @@ def test_09_all_lanes_are_slow(world: World, start_nginx: Callable[..., Nginx]) 
     task = world.fetch(url_of(world, server), timeout=2)
     world.whole(task)
     assert world.told("retry") == []
-    assert len(server.requests()) == 4
+    # A lane far slower than one that has ended may be replaced; none has stalled.
+    assert len(server.requests()) <= 8
     slow = [each for each in world.told("progress") if each["downloaded"] < size]
     assert len(slow) > 10
     for each in slow:
