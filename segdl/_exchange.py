@@ -71,6 +71,8 @@ class Exchange:
         waiting: Whether libcurl was told to pause.
         over: libcurl's result, when it came while the exchange was held.
         received: Body bytes taken.
+        refused: An address that the request led to and that may not be connected to.
+        allowed: Whether it led to one that may be.
     """
 
     def __init__(self, owner: Owner, fetch: Fetch) -> None:
@@ -89,6 +91,8 @@ class Exchange:
         self.waiting = False  # paused by us, at the first byte or by the rate limit
         self.over: int | None = None  # libcurl's result, while the lane is held
         self.received = 0
+        self.refused: str | None = None
+        self.allowed = False
         self.ignored = 0
         self.reported = (-1, -1)
         self._heard = 0  # bytes received when it last was not quiet

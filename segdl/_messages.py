@@ -65,6 +65,7 @@ class Configure(Message):
         timeout: As in `EngineConfig`, like the four after it.
         environment: Variables to set: those that name proxies, since they may hold a
             password, which the environment of a process shows.
+        allow_addresses: As in `EngineConfig`.
     """
 
     timeout: float
@@ -73,6 +74,7 @@ class Configure(Message):
     proxy: str | None
     user_agent: str
     environment: dict[str, str] = field(default_factory=dict)
+    allow_addresses: str = "all"
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,12 @@ _ENGINE_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--retry-delay", "retry_delay", "SECONDS", "before the first retry"),
     ("--cacert", "ca_file", "FILE", "trusted certificates, PEM"),
     ("--proxy", "proxy", "URL", "instead of what the environment says"),
+    (
+        "--allow-addresses",
+        "allow_addresses",
+        ("all", "public"),
+        "public: none of this machine or a private network",
+    ),
 )
 
 
