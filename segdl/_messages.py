@@ -310,7 +310,10 @@ def decode(line: bytes) -> Message:
     Raises:
         ValueError: The line is no message.
     """
-    row = json.loads(line)
+    try:
+        row = json.loads(line)
+    except RecursionError as exc:
+        raise ValueError("a message is nested too deeply") from exc
     name = row[0] if isinstance(row, list) and row else None
     if not isinstance(name, str) or name not in _TYPES:
         raise ValueError(f"not a message: {line[:80]!r}")
@@ -319,8 +322,16 @@ def decode(line: bytes) -> Message:
         raise ValueError(f"{name} takes {len(_FIELDS[name])} fields")
     if name in ("Fetch", "Accept"):
         at = _FIELDS[name].index("part")
-        values[at] = None if values[at] is None else PartRef(*values[at])
+        values[at] = _part_of(values[at])
     return _TYPES[name](*values)
+
+
+def _part_of(value: Any) -> PartRef | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != len(PartRef._fields):
+        raise ValueError("a part has other fields than it should")
+    return PartRef(*value)
 
 
 class Lines:

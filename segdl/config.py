@@ -441,6 +441,8 @@ def _parse_toml(file: Path, text: str) -> dict[str, Any]:
         key = re.match(r"\s*([\w.-]+)\s*=", lines[number - 1]) if found else None
         about = f"{key[1]}: " if key else ""
         raise ConfigError(f"{file}:{number}: {about}not valid TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{file}: not valid TOML: nested too deeply") from exc
     return document
 
 
