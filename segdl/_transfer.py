@@ -419,12 +419,13 @@ class Transfers:
         self._release_curl(lane)
         lane.headers = headers_for(lane.headers, origin(lane.url), origin(target))
         lane.url = target
+        lane.followed = len(lane.heads)
         self._request(lane)
 
     def _curl_failure(self, lane: Exchange, code: int, text: str) -> SegdlError:
         assert lane.curl is not None
         refusal = lane.curl.getinfo(pycurl.HTTP_CONNECTCODE)
-        if refusal >= 300 and not lane.heads:
+        if refusal >= 300 and not lane.headed:
             # libcurl makes a connection that failed of it, and keeps its head.
             return status_error(Head(refusal, "", ()), by_proxy=True)
         if code == pycurl.E_COULDNT_CONNECT and lane.refused and not lane.allowed:
@@ -432,7 +433,7 @@ class Transfers:
                 f"{redact(lane.url)}: {lane.refused} is no public address, and "
                 'allow_addresses is "public" (a proxy\'s address counts too)'
             )
-        connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or bool(lane.heads)
+        connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or lane.headed
         return _retry.curl_error(
             code,
             f"{redact(lane.url)}: {redact_text(text)}",
