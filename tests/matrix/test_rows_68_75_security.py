@@ -1067,6 +1067,7 @@ def test_75_redirect_to_a_private_address(
     """A redirect inwards is refused like a URL, and a mirror takes over."""
     public = Origin(host="127.0.0.2")
     monkeypatch.setattr(_addresses, "is_public", lambda address: address == "127.0.0.2")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,127.0.0.2")
     with public:
         inside = quote(world.other.blob_url(1, 1000), safe="")
         url = f"{public.url}/redirect?to={inside}"
@@ -1074,6 +1075,7 @@ def test_75_redirect_to_a_private_address(
         mirrors = [public.blob_url(1, 1000)] if mirror else []
         task = world.fetch(url, allow_addresses="public", mirrors=mirrors)
         assert world.other.log.settle() == ()
+        assert public.log.settle()[0].path == "/redirect"
     if mirror:
         world.whole(task, blob)
     else:
