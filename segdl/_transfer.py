@@ -561,9 +561,22 @@ def _open(lane: Exchange, to: Any) -> Any:
         return pycurl.SOCKET_BAD
     lane.allowed = True
     try:
-        return socket.socket(to.family, to.socktype, to.protocol)
+        return _Lent(socket.socket(to.family, to.socktype, to.protocol))
     except OSError:
         return pycurl.SOCKET_BAD  # libcurl tells it as a failed connection
+
+
+class _Lent:
+    """A socket of which pycurl takes a duplicate, and which is closed after that."""
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    def fileno(self) -> int:
+        return int(self._made.fileno())
+
+    def __del__(self) -> None:
+        self._made.close()
 
 
 def _close_in_programs(fd: int, _purpose: int) -> int:
