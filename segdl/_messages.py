@@ -316,7 +316,7 @@ def decode(line: bytes) -> Message:
         raise ValueError("a message is nested too deeply") from exc
     name = row[0] if isinstance(row, list) and row else None
     if not isinstance(name, str) or name not in _TYPES:
-        raise ValueError(f"not a message: {line[:80]!r}")
+        raise ValueError(f"not a message: {len(line)} bytes")  # may hold secrets
     values = row[1:]
     if len(values) != len(_FIELDS[name]):
         raise ValueError(f"{name} takes {len(_FIELDS[name])} fields")
