@@ -712,6 +712,7 @@ def test_pieces_before_any_run_are_verified() -> None:
 
 # --- properties --------------------------------------------------------------------
 
+
 @quick
 @given(st.binary(max_size=300), st.booleans())
 def test_any_bytes_are_an_error_or_a_manifest(data: bytes, framed: bool) -> None:
