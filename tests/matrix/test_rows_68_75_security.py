@@ -738,8 +738,12 @@ class Shell:
         pause = threading.Event()
         while process.poll() is None:
             with contextlib.suppress(psutil.Error):
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    self.children.add(repr(child.cmdline()) + repr(child.environ()))
+                parent = psutil.Process(process.pid)
+                for child in parent.children(recursive=True):
+                    words = child.cmdline()
+                    # Until it has become another program, it has its parent's.
+                    if words != parent.cmdline():
+                        self.children.add(repr(words) + repr(child.environ()))
             pause.wait(0.03)
 
 
@@ -878,7 +882,7 @@ def loses_workers(shell: Shell, most: int) -> int:
         while process.poll() is None and len(killed) < most:
             with contextlib.suppress(psutil.Error):
                 for child in psutil.Process(process.pid).children():
-                    if len(world.origin.log.entries) > len(killed):
+                    if len(world.origin.log.entries) > len(killed) < most:
                         child.kill()
                         killed.add(child.pid)
             pause.wait(0.01)
