@@ -171,6 +171,7 @@ class ManifestMachine(RuleBasedStateMachine):
     @rule(share=shares, bit=st.integers(0, 7))
     def flip(self, share: int, bit: int) -> None:
         """A bit flips, at any byte."""
+        self.opened()  # cut to what is good: a second flip could mend the first
         at = self.place(share)
         content = bytearray(self.file.read_bytes())
         content[at] ^= 1 << bit
