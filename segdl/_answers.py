@@ -118,6 +118,7 @@ def check_answer(heads: Sequence[Head], expected: Expectation) -> Answer:
         )
     coding = content_coding(head)
     if coding is not None:
+        coding = "".join(c if c.isprintable() else "?" for c in coding[:60])
         raise ProtocolError(
             f"the origin sent {coding}-coded content though identity was asked for; "
             "its byte positions mean nothing for the file itself"

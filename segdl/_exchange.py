@@ -64,6 +64,7 @@ class Exchange:
     Attributes:
         url: The URL of the present request.
         heads: Of all answers so far, redirects first.
+        followed: How many of them belong to requests before the present one.
         answer: The one whose body is used, once its head has passed every check.
         sink: Where the body goes; None while the exchange is held.
         failure: Why it can't go on.
@@ -71,6 +72,8 @@ class Exchange:
         waiting: Whether libcurl was told to pause.
         over: libcurl's result, when it came while the exchange was held.
         received: Body bytes taken.
+        refused: An address that the request led to and that may not be connected to.
+        allowed: Whether it led to one that may be.
     """
 
     def __init__(self, owner: Owner, fetch: Fetch) -> None:
@@ -80,6 +83,7 @@ class Exchange:
         self.headers = fetch.headers
         self.curl: Any = None  # its easy handle
         self.heads: list[Head] = []
+        self.followed = 0
         self.parser = HeadParser()
         self.answer: Answer | None = None
         self.sink: Sink | None = None
@@ -89,6 +93,8 @@ class Exchange:
         self.waiting = False  # paused by us, at the first byte or by the rate limit
         self.over: int | None = None  # libcurl's result, while the lane is held
         self.received = 0
+        self.refused: str | None = None
+        self.allowed = False
         self.ignored = 0
         self.reported = (-1, -1)
         self._heard = 0  # bytes received when it last was not quiet
@@ -100,6 +106,11 @@ class Exchange:
         """What the Range field asks for."""
         fetch = self.fetch
         return ByteRange(fetch.begin, fetch.end) if fetch.ranged else None
+
+    @property
+    def headed(self) -> bool:
+        """Whether the present request has a head, though maybe not yet its body."""
+        return len(self.heads) > self.followed
 
     @property
     def full(self) -> bool:
@@ -228,8 +239,8 @@ class Exchange:
 
     def redirect(self) -> str | None:
         """The target when the last head is a redirect that is to be followed."""
-        if self.answer is not None or not self.heads:
-            return None
+        if self.answer is not None or not self.headed:
+            return None  # also where the target of the last one can't be reached
         head = self.heads[-1]
         location = head.get("location")
         if head.status not in REDIRECTS or not location:

@@ -65,6 +65,7 @@ class Configure(Message):
         timeout: As in `EngineConfig`, like the four after it.
         environment: Variables to set: those that name proxies, since they may hold a
             password, which the environment of a process shows.
+        allow_addresses: As in `EngineConfig`.
     """
 
     timeout: float
@@ -73,6 +74,7 @@ class Configure(Message):
     proxy: str | None
     user_agent: str
     environment: dict[str, str] = field(default_factory=dict)
+    allow_addresses: str = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,17 +310,28 @@ def decode(line: bytes) -> Message:
     Raises:
         ValueError: The line is no message.
     """
-    row = json.loads(line)
+    try:
+        row = json.loads(line)
+    except RecursionError as exc:
+        raise ValueError("a message is nested too deeply") from exc
     name = row[0] if isinstance(row, list) and row else None
     if not isinstance(name, str) or name not in _TYPES:
-        raise ValueError(f"not a message: {line[:80]!r}")
+        raise ValueError(f"not a message: {len(line)} bytes")  # may hold secrets
     values = row[1:]
     if len(values) != len(_FIELDS[name]):
         raise ValueError(f"{name} takes {len(_FIELDS[name])} fields")
     if name in ("Fetch", "Accept"):
         at = _FIELDS[name].index("part")
-        values[at] = None if values[at] is None else PartRef(*values[at])
+        values[at] = _part_of(values[at])
     return _TYPES[name](*values)
+
+
+def _part_of(value: Any) -> PartRef | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != len(PartRef._fields):
+        raise ValueError("a part has other fields than it should")
+    return PartRef(*value)
 
 
 class Lines:

@@ -396,6 +396,7 @@ class Scheduler:
                     proxy=config.proxy,
                     user_agent=config.user_agent or self._user_agent,
                     environment={} if self._in_process else proxy_environment(),
+                    allow_addresses=config.allow_addresses,
                 ),
             )
         return worker

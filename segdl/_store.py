@@ -334,7 +334,7 @@ class Store:
         """Remove part and manifest, as far as they are ours: open, and locked."""
         # The part goes first: a lone part is never mistaken for progress.
         if self.part is not None:
-            self.directory.unlink(self.part_name)
+            self.part.remove()
         if self.manifest is not None:
             self.manifest.remove()
         self.release()

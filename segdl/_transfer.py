@@ -17,10 +17,12 @@ useful request wait in the socket while the parent prepares the file.
 from __future__ import annotations
 
 import math
+import os
 import random
 import selectors
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pycurl
 
@@ -47,7 +49,7 @@ from segdl._sink import Sink
 from segdl._tls import TLS13_CIPHERS, authorities, has_aes
 from segdl._urls import headers_for, origin, redact, redact_text
 from segdl._writebehind import WriteBehind
-from segdl.errors import SegdlError, StallError, TransferError
+from segdl.errors import AddressRefused, SegdlError, StallError, TransferError
 
 # 512 KiB a recv: 16 - 64 KiB need several times the system calls, more gains nothing.
 # libcurl >= 8.7 has one such buffer for the whole multi handle.
@@ -310,6 +312,7 @@ class Transfers:
         """Send a lane's request, the first one or one after a redirect."""
         lane.parser = HeadParser()
         lane.ignored = 0
+        lane.refused, lane.allowed = None, False
         curl = pycurl.Curl()
         lane.curl = curl
         self._set_up(curl, lane)
@@ -344,6 +347,9 @@ class Transfers:
             curl.setopt(pycurl.CAINFO, ca_file)
         if options.proxy is not None:
             curl.setopt(pycurl.PROXY, options.proxy)
+        if options.allow_addresses == "public":
+            curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda _, to: _open(lane, to))
+            curl.setopt(pycurl.SOCKOPTFUNCTION, _close_in_programs)
         curl.setopt(pycurl.HEADERFUNCTION, lane.on_header)
         curl.setopt(pycurl.WRITEFUNCTION, lane.on_body, use_memoryview=True)
 
@@ -413,15 +419,21 @@ class Transfers:
         self._release_curl(lane)
         lane.headers = headers_for(lane.headers, origin(lane.url), origin(target))
         lane.url = target
+        lane.followed = len(lane.heads)
         self._request(lane)
 
     def _curl_failure(self, lane: Exchange, code: int, text: str) -> SegdlError:
         assert lane.curl is not None
         refusal = lane.curl.getinfo(pycurl.HTTP_CONNECTCODE)
-        if refusal >= 300 and not lane.heads:
+        if refusal >= 300 and not lane.headed:
             # libcurl makes a connection that failed of it, and keeps its head.
             return status_error(Head(refusal, "", ()), by_proxy=True)
-        connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or bool(lane.heads)
+        if code == pycurl.E_COULDNT_CONNECT and lane.refused and not lane.allowed:
+            return AddressRefused(
+                f"{redact(lane.url)}: {lane.refused} is no public address, and "
+                'allow_addresses is "public" (a proxy\'s address counts too)'
+            )
+        connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or lane.headed
         return _retry.curl_error(
             code,
             f"{redact(lane.url)}: {redact_text(text)}",
@@ -535,3 +547,39 @@ class Transfers:
                 rows.append((lane.fetch.lane, *state))
         if rows:
             self._emit(Progress(rows))
+
+
+def _open(lane: Exchange, to: Any) -> Any:
+    """Make the socket for a connection that libcurl is about to open, or refuse it."""
+    import socket
+
+    from segdl._addresses import is_public
+
+    address = str(to.addr[0]) if to.family in (socket.AF_INET, socket.AF_INET6) else ""
+    if not is_public(address):
+        lane.refused = address or "a local socket"
+        return pycurl.SOCKET_BAD
+    lane.allowed = True
+    try:
+        return _Lent(socket.socket(to.family, to.socktype, to.protocol))
+    except OSError:
+        return pycurl.SOCKET_BAD  # libcurl tells it as a failed connection
+
+
+class _Lent:
+    """A socket of which pycurl takes a duplicate, and which is closed after that."""
+
+    def __init__(self, made: Any) -> None:
+        self._made = made
+
+    def fileno(self) -> int:
+        return int(self._made.fileno())
+
+    def __del__(self) -> None:
+        self._made.close()
+
+
+def _close_in_programs(fd: int, _purpose: int) -> int:
+    """Keep a socket out of programs that are started: pycurl made it by dup."""
+    os.set_inheritable(fd, False)
+    return int(pycurl.SOCKOPT_OK)

@@ -25,6 +25,7 @@ from typing import Any, Literal, NamedTuple
 from segdl.errors import ConfigError, UsageError
 
 __all__ = [
+    "AllowAddresses",
     "Durability",
     "EngineConfig",
     "IoMode",
@@ -37,6 +38,7 @@ __all__ = [
 OnExists = Literal["reuse", "overwrite", "rename", "error"]
 Durability = Literal["none", "publish", "checkpoint"]
 IoMode = Literal["auto", "buffered", "direct"]
+AllowAddresses = Literal["all", "public"]
 
 MAX_CHUNK_BYTES = 10 * 1024 * 1024
 MAX_CONNECTIONS = 256
@@ -120,6 +122,8 @@ class EngineConfig:
                                              again after a power cut
     `EngineConfig(io="direct")`              write past the page cache where possible
     `EngineConfig(proxy="http://h:3128")`    this proxy, whatever the environment says
+    `EngineConfig(allow_addresses="public")` never connect to a private address, such
+                                             as the cloud's metadata service
     ======================================== =========================================
 
     Args:
@@ -140,6 +144,10 @@ class EngineConfig:
             system's.
         proxy: Proxy URL; None for the usual environment variables.
         user_agent: User-Agent to send; None for segdl's own.
+        allow_addresses: Which addresses may be connected to: "all", or "public" for
+            none of the own machine or network, wherever names and redirects lead. Of
+            a proxy it is the proxy's address that counts; what that one connects to
+            is for it to decide.
 
     Raises:
         UsageError: A value has the wrong type or is out of range.
@@ -161,6 +169,7 @@ class EngineConfig:
     ca_file: str | None = None
     proxy: str | None = None
     user_agent: str | None = None
+    allow_addresses: AllowAddresses = "all"
 
     def __post_init__(self) -> None:
         for name in _RULES:
@@ -283,6 +292,7 @@ _RULES: dict[str, _Rule] = {
     "user_agent": _optional_rule(
         "ASCII text that is not empty, without control characters", _is_header_value
     ),
+    "allow_addresses": _choice_rule("all", "public"),
 }
 
 
@@ -431,6 +441,8 @@ def _parse_toml(file: Path, text: str) -> dict[str, Any]:
         key = re.match(r"\s*([\w.-]+)\s*=", lines[number - 1]) if found else None
         about = f"{key[1]}: " if key else ""
         raise ConfigError(f"{file}:{number}: {about}not valid TOML: {exc}") from exc
+    except RecursionError as exc:
+        raise ConfigError(f"{file}: not valid TOML: nested too deeply") from exc
     return document
 
 

@@ -48,7 +48,7 @@ from segdl.task import (
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from segdl.config import Durability, IoMode, OnExists
+    from segdl.config import AllowAddresses, Durability, IoMode, OnExists
     from segdl.progress import TaskEvent
 
 __all__ = ["DownloadEngine"]
@@ -90,6 +90,7 @@ class DownloadEngine:
         ca_file: File of trusted certificates; None for the system's.
         proxy: URL of a proxy; None for what the environment says.
         user_agent: User-Agent of all requests; None for segdl's own.
+        allow_addresses: "all", or "public" to never connect to a private address.
         config: Settings from `segdl.config.load_config`, instead of all the above.
 
     Raises:
@@ -115,6 +116,7 @@ class DownloadEngine:
         ca_file: str | None = None,
         proxy: str | None = None,
         user_agent: str | None = None,
+        allow_addresses: AllowAddresses = "all",
         config: EngineConfig | None = None,
     ) -> None:
         self._config = config or EngineConfig(
@@ -134,6 +136,7 @@ class DownloadEngine:
             ca_file=ca_file,
             proxy=proxy,
             user_agent=user_agent,
+            allow_addresses=allow_addresses,
         )
         self._reports = Reports(self._config.progress_interval)
         self.stats = self._reports.stats

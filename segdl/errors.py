@@ -5,6 +5,7 @@
     ├─ ConfigError (UsageError)       bad configuration file or environment variable
     ├─ TransferError                  the network or the origin failed
     │  ├─ ConnectError                no connection: DNS, refused, unreachable, proxy
+    │  ├─ AddressRefused              the settings forbid to connect to that address
     │  ├─ TlsError                    certificate or handshake
     │  ├─ StallError                  next to nothing arrived for `timeout` seconds
     │  ├─ IncompleteTransfer          the connection ended before its bytes did
@@ -31,6 +32,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AddressRefused",
     "Cancelled",
     "ConfigError",
     "ConnectError",
@@ -98,6 +100,10 @@ class TransferError(SegdlError):
 
 class ConnectError(TransferError):
     """No connection could be made: name lookup, refusal, no route, proxy."""
+
+
+class AddressRefused(TransferError):
+    """The origin's address is one that `allow_addresses` does not allow."""
 
 
 class TlsError(TransferError):

@@ -281,6 +281,11 @@ class PartFile:
             raise storage_error(exc, doing) from exc
         return True
 
+    def remove(self) -> None:
+        """Remove its name, unless that is another file's by now."""
+        if self._is_named():
+            self.directory.unlink(self.name)
+
     def close(self) -> None:
         """Close and unlock; a second call does nothing."""
         _open_parts.discard(self)

@@ -93,7 +93,7 @@ def _run(argv: list[str], console: Console) -> int:
     if not name:
         console.error("which command? `segdl --help` lists them")
     else:
-        console.error(f"unknown {_kind(name)} {name[:80]!r}{_did_you_mean(name)}")
+        console.error(f"unknown {_kind(name)}{_did_you_mean(name)}")
     return USAGE
 
 
@@ -117,8 +117,13 @@ def _kind(name: str) -> str:
 
 def _did_you_mean(name: str) -> str:
     if "://" in name:
-        return "; to download it: segdl get URL"
+        from segdl._urls import redact
+
+        return f" {redact(name)!r}; to download it: segdl get URL"
     from difflib import get_close_matches
 
     close = get_close_matches(name, COMMANDS, n=1)
-    return f"; did you mean {close[0]!r}?" if close else "; `segdl --help` lists them"
+    hint = f"did you mean {close[0]!r}?" if close else "`segdl --help` lists them"
+    # With an @ it may be a URL without its scheme, and so hold a password.
+    shown = "" if "@" in name else f" {name.partition('=')[0][:80]!r}"
+    return f"{shown}; {hint}"

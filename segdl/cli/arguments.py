@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from segdl._urls import validate_headers
+from segdl._urls import redact_text, validate_headers
 from segdl.config import EngineConfig, load_config, parse_rate
 from segdl.errors import ConfigError, UsageError
 
@@ -36,7 +36,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and leave with the exit code for usage."""
+        message = _without_values(message)
         self.exit(2, f"{self.prog}: {message} (`{self.prog} --help` shows the usage)\n")
+
+
+def _without_values(message: str) -> str:
+    """Leave out of argparse's words what was given: `--tokn=...` holds a secret too."""
+    begin, unknown, given = message.partition("unrecognized arguments: ")
+    if unknown:
+        options = [word for word in given.split() if word.startswith("-")]
+        names = " ".join(word.partition("=")[0] for word in options)
+        return f"{begin}unrecognized arguments{f': {names}' if names else ''}"
+    begin, ignored, _ = message.partition("ignored explicit argument")
+    return f"{begin}it takes no value" if ignored else redact_text(message)
 
 
 # Option, name in EngineConfig, metavar or choices, help.
@@ -62,6 +74,12 @@ _ENGINE_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
     ("--retry-delay", "retry_delay", "SECONDS", "before the first retry"),
     ("--cacert", "ca_file", "FILE", "trusted certificates, PEM"),
     ("--proxy", "proxy", "URL", "instead of what the environment says"),
+    (
+        "--allow-addresses",
+        "allow_addresses",
+        ("all", "public"),
+        "public: none of this machine or a private network",
+    ),
 )
 
 

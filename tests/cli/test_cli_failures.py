@@ -130,13 +130,3 @@ def test_a_directory_has_the_name_of_the_file(
     ran = program("get", url, "-o", "a.bin", "--on-exists", "overwrite")
     assert ran.code == 5
     assert (tmp_path / "a.bin").is_dir()
-
-
-def test_secrets_are_in_no_message(program: Program, segdl_origin: Origin) -> None:
-    """A failure shows the URL without its query and credentials."""
-    host = segdl_origin.url.removeprefix("http://")
-    url = f"http://me:s3cret@{host}/status/403?signature=s3cret"
-    for options in ((), ("--json",)):
-        ran = program("get", url, *ONCE, *options)
-        assert ran.code == 6
-        assert "s3cret" not in ran.out + ran.err

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from urllib.parse import quote
 
 import pytest
-from http_checks import MIB, check_failed, check_whole
+from http_checks import MIB, check_failed, check_whole, names
 
-from segdl.errors import StatusError
+from segdl.errors import ConnectError, StatusError
 
 SIZE = 12 * MIB
 TOKEN = "Bearer canary-5f0c"
@@ -45,6 +46,17 @@ def test_chain_of_redirects(origin, fetch, hops) -> None:
     for _ in range(hops):
         url = redirect(origin, url)
     check_whole(fetch(url), origin.blob(1, 1000))
+
+
+def test_redirect_to_nobody(origin, fetch, out) -> None:
+    """A target that can't be reached is a failure (it was asked for again for ever)."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        dead = f"127.0.0.1:{taken.getsockname()[1]}"
+        task = fetch(redirect(origin, f"http://{dead}/a"), retry_times=1)
+    check_failed(task, ConnectError, dead)
+    assert len(origin.log.entries) == 2
+    assert names(out) == []
 
 
 @pytest.mark.parametrize("location", ["/b/1/1000", "../../b/1/1000", "//{}/b/1/1000"])

@@ -243,31 +243,6 @@ def test_damaged_piece_is_fetched_again(origin, make_engine, out) -> None:
     assert 0 < refetched(origin.log.entries[skip:], 0, MIB) <= MIB
 
 
-def test_part_that_vanished(origin, make_engine, out) -> None:
-    """Without its part, a manifest is worth nothing: begun anew."""
-    origin.rate = RATE
-    url = origin.blob_url(1, SIZE)
-    leave_half(make_engine, url, out)
-    (out / PART).unlink()
-    task = make_engine().download(url, out, NAME)
-    assert task.wait(10)
-    check_whole(task, origin.blob(1, SIZE))
-    assert task.resumed_size == 0
-
-
-def test_part_without_its_manifest_is_not_trusted(origin, make_engine, out) -> None:
-    """A lone part holds somebody's bytes: it is neither used nor removed."""
-    origin.rate = RATE
-    url = origin.blob_url(1, SIZE)
-    leave_half(make_engine, url, out)
-    (out / MANIFEST).unlink()
-    kept = file_digest(out / PART)
-    task = make_engine().download(url, out, NAME)
-    assert task.wait(10)
-    check_failed(task, DestinationExists, "no manifest")
-    assert file_digest(out / PART) == kept
-
-
 @pytest.mark.parametrize("connections", [1, 4])
 def test_pause_on_a_slow_disk_loses_nothing(
     origin, make_engine, out, monkeypatch, connections

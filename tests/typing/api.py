@@ -22,6 +22,7 @@ from segdl import (
     SegdlError,
 )
 from segdl.config import (
+    AllowAddresses,
     Durability,
     EngineConfig,
     IoMode,
@@ -31,6 +32,7 @@ from segdl.config import (
     user_config_file,
 )
 from segdl.errors import (
+    AddressRefused,
     Cancelled,
     ConfigError,
     ConnectError,
@@ -141,12 +143,14 @@ def make_engines(ca_file: str, auto: Literal["auto"]) -> None:
         ca_file=ca_file,
         proxy=None,
         user_agent="program/1.0",
+        allow_addresses="public",
     )
     DownloadEngine(connections="auto", processes=auto, limit_rate=None)
     DownloadEngine(config=EngineConfig(max_workers=1))
 
     DownloadEngine(3, 8192, 3, 5, 30)  # type: ignore[call-arg]  # timeout has a name
     DownloadEngine(on_exists="ask")  # type: ignore[arg-type]  # no such policy
+    DownloadEngine(allow_addresses="private")  # type: ignore[arg-type]  # no such policy
     DownloadEngine(durability="fsync")  # type: ignore[arg-type]  # no such durability
     DownloadEngine(io="mmap")  # type: ignore[arg-type]  # no such way
     DownloadEngine(connections="many")  # type: ignore[arg-type]  # a number, or "auto"
@@ -325,6 +329,7 @@ def the_tree() -> None:
     usage: list[UsageError] = [ConfigError("message")]
     values: list[ValueError] = [*usage]
     transfers: list[TransferError] = [
+        AddressRefused("message"),
         ConnectError("message"),
         TlsError("message"),
         StallError("message"),
@@ -371,6 +376,7 @@ def configure() -> None:
     assert_type(config.ca_file, str | None)
     assert_type(config.proxy, str | None)
     assert_type(config.user_agent, str | None)
+    assert_type(config.allow_addresses, AllowAddresses)
     config.max_workers = 9  # type: ignore[misc]  # settings do not change
     assert_type(load_config(), EngineConfig)
     assert_type(parse_rate("1.5M"), float)

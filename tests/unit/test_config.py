@@ -36,6 +36,7 @@ DEFAULTS = {
     "ca_file": None,
     "proxy": None,
     "user_agent": None,
+    "allow_addresses": "all",
 }
 
 
@@ -89,6 +90,8 @@ def test_every_argument_has_the_contracts_default() -> None:
         ("proxy", "socks5h://[::1]:1080"),
         ("proxy", "socks4a://h"),
         ("user_agent", "tool/1.0 (+https://example.org)"),
+        ("allow_addresses", "all"),
+        ("allow_addresses", "public"),
     ],
 )
 def test_the_ends_of_every_range_are_accepted(name: str, value: Any) -> None:
@@ -129,6 +132,7 @@ def test_the_ends_of_every_range_are_accepted(name: str, value: Any) -> None:
             )
         ],
         *[("user_agent", v) for v in ("", "  ", "a\r\nX: y", "a\x00", "ü", 5)],
+        *[("allow_addresses", v) for v in ("private", "Public", "", True, None)],
     ],
 )
 def test_other_types_and_ranges_are_refused_by_name(name: str, value: Any) -> None:
@@ -299,6 +303,7 @@ def test_every_key_can_come_from_the_file(tmp_path: Path) -> None:
         "ca_file": str(ca_file),
         "proxy": "http://h:1",
         "user_agent": "x",
+        "allow_addresses": "public",
     }
     lines = [f"{k} = {_toml(v)}" for k, v in values.items()]
     config = load(tmp_path, "\n".join(["[downloader]", *lines]))
@@ -332,6 +337,7 @@ def test_every_key_can_come_from_the_environment(tmp_path: Path) -> None:
         "SEGDL_CA_FILE": str(ca_file),
         "SEGDL_PROXY": "http://h:1",
         "SEGDL_USER_AGENT": "x",
+        "SEGDL_ALLOW_ADDRESSES": "public",
     }
     assert changed(load(tmp_path, None, environ)) == {
         "max_workers": 4,
@@ -350,6 +356,7 @@ def test_every_key_can_come_from_the_environment(tmp_path: Path) -> None:
         "ca_file": str(ca_file),
         "proxy": "http://h:1",
         "user_agent": "x",
+        "allow_addresses": "public",
     }
 
 

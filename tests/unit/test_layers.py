@@ -38,6 +38,7 @@ LAYERS = (
     "_exchange",
     "_bucket",
     "_tls",
+    "_addresses",
     "_transfer",
     "_verify",
     "_worker",

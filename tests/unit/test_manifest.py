@@ -712,51 +712,6 @@ def test_pieces_before_any_run_are_verified() -> None:
 
 # --- properties --------------------------------------------------------------------
 
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("append"), st.sets(st.integers(0, 9), max_size=4)),
-        st.tuples(st.just("forget"), st.sets(st.integers(0, 9), max_size=3)),
-        st.tuples(st.just("restart"), st.just(set())),
-        st.tuples(st.just("checkpoint"), st.just(set())),
-        st.tuples(st.just("reopen"), st.just(set())),
-        st.tuples(st.just("tear"), st.just(set())),
-    ),
-    max_size=12,
-)
-
-
-@quick
-@given(steps)
-def test_log_agrees_with_a_dict(
-    directory: _fs.Directory, actions: list[tuple[str, set[int]]]
-) -> None:
-    """Through any order of calls and tears the log holds what a dict would."""
-    directory.unlink(NAME)
-    log = Manifest.create(directory, NAME, header(), durability="none")
-    model: dict[int, Piece] = {}
-    for action, numbers in actions:
-        if action == "append":
-            fresh = [piece(n) for n in sorted(numbers - model.keys())]
-            log.append_pieces(fresh)
-            model.update((p.offset // 100, p) for p in fresh)
-        elif action == "forget":
-            gone = [p for p in log.pieces() if p.offset // 100 in numbers]
-            log.forget(gone)
-            model = {n: p for n, p in model.items() if n not in numbers}
-        elif action == "restart":
-            log.restart(header(nonce=f"{len(model):02x}"))
-            model = {}
-        elif action == "checkpoint":
-            log.checkpoint(len(model))
-        else:
-            if action == "tear":
-                with open(directory.path_of(NAME), "ab") as file:
-                    file.write(line(row(0, 100))[:-1])
-            log = reopened(log, directory)
-        assert list(log.pieces()) == list(model.values())
-    log.close()
-    assert list(_manifest.load(directory, NAME).pieces) == list(model.values())
-
 
 @quick
 @given(st.binary(max_size=300), st.booleans())

@@ -32,6 +32,7 @@ CLASSES = {
 
 # Every class of the tree, but StatusError, whose status decides.
 ACTIONS = {
+    "AddressRefused": Action.FATAL,
     "Cancelled": Action.FATAL,
     "ConfigError": Action.FATAL,
     "ConnectError": Action.RETRY,
