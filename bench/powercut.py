@@ -559,7 +559,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"no power can be cut here: it {missing}", file=sys.stderr)
         return 2
     in_own_namespace("bench.powercut", given)
-    signal.signal(signal.SIGTERM, _stop)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, _stop)
     programs = [segdl_at(level) for level in levels]
     programs += others() if args.peers else []
     with work_directory(args.dir) as directory:
