@@ -509,7 +509,7 @@ def _remarks(played: Sequence[Series]) -> list[str]:
             if o.ended == "error"
         )
         for text, count in _shortened(errors).items():
-            said.append(f"- `{series.program.name}`, {count} times: {text}")
+            said.append(f"- `{series.program.name}`, {count} cuts: {text}")
         said += [f"- `{series.program.name}`, {each}" for each in series.violations]
     return said
 
