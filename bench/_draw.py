@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from bench._content import MIB
@@ -208,6 +208,16 @@ def specs(draw: random.Random, retry_times: int) -> list[Spec]:
     count = draw.randint(10, 60)
     kinds = draw.choices(names, weights, k=count)
     return [_spec(draw, number, kind, retry_times) for number, kind in enumerate(kinds)]
+
+
+def plain_specs(draw: random.Random) -> list[Spec]:
+    """Draw downloads without trouble, from a server that serves files."""
+    found = []
+    for number in range(draw.randint(10, 40)):
+        spec = _spec(draw, number, "none", 1)
+        target = f"/{spec.seed}-{spec.size}"
+        found.append(replace(spec, target=target))
+    return found
 
 
 def _spec(draw: random.Random, number: int, kind: str, retry_times: int) -> Spec:

@@ -43,6 +43,7 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
+    limit_conn_zone $binary_remote_addr zone=client:1m;
     server {{
         listen 127.0.0.1:{http_port};
         listen 127.0.0.1:{https_port} ssl;
@@ -169,6 +170,15 @@ class Nginx:
         port = self.http_port if scheme == "http" else self.https_port
         return f"{scheme}://127.0.0.1:{port}/{name}"
 
+    def reload(self) -> None:
+        """Have new workers take over, while the old ones finish what they are at."""
+        self._process.send_signal(signal.SIGHUP)
+
+    @property
+    def pid(self) -> int:
+        """Of the master."""
+        return self._process.pid
+
     def _start(self) -> None:
         program = find_nginx()
         if program is None:
@@ -194,6 +204,7 @@ class Nginx:
                 _START_SECONDS,
             )
             if answered and started.poll() is None:
+                self._process = started
                 return
             self._stack.close()
         log = self.directory / "error.log"

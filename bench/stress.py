@@ -1,7 +1,7 @@
 """`python -m bench.stress`: many tasks, random faults, random orders, for minutes.
 
-    a round     origin (a process of its own; TLS or not; throttled or not)
-                   ^
+    a round     origin (a process of its own; TLS or not; throttled or not), or
+                   ^    nginx (throttled, few connections for all; reloaded on the way)
                 engine <── 10 - 60 tasks, each with its trouble     (bench/_draw.py)
                    ^
                 hands: threads that pause, resume, cancel, change the rate limit, and
@@ -13,7 +13,8 @@
 Looked at after each round: every completed file byte by byte; every failure's error
 against its trouble; that cancelled tasks left no file, and nothing else any that does
 not belong there; one completion callback an ending; no process, thread, descriptor or
-name in /dev/shm that was not there before. Over all rounds: resident memory.
+name in /dev/shm that was not there before. Over all rounds: resident memory and
+descriptors.
 
 A seed repeats what is drawn; when threads meet what is up to the machine.
 """
@@ -36,11 +37,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench._content import MIB, is_blob, work_directory
-from bench._draw import MUST_COMPLETE, MUST_FAIL, Spec, specs
-from bench._origin import origin
+from bench._content import MIB, is_blob, make_file, work_directory
+from bench._draw import MUST_COMPLETE, MUST_FAIL, Spec, plain_specs, specs
 from bench._processes import children, kill, rss_bytes, wait_until
-from bench._server import Certificate, make_certificate
+from bench._record import record, run_mark
+from bench._served import Served, faulty_origin, nginx
+from bench._server import Certificate, find_nginx, make_certificate
 from segdl import DownloadEngine, DownloadTask
 from segdl.errors import UsageError
 
@@ -71,13 +73,19 @@ class Totals:
         endings: Tasks by their last status.
         acts: What the hands did, and restarts.
         bytes: In completed files.
+        rounds: Of each kind.
         resident: Bytes after each round.
+        held: Descriptors after each round.
+        moments: Seconds from the start to the end of each round.
     """
 
     endings: Counter[str] = field(default_factory=Counter)
     acts: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
+    rounds: Counter[str] = field(default_factory=Counter)
     resident: list[int] = field(default_factory=list)
+    held: list[int] = field(default_factory=list)
+    moments: list[float] = field(default_factory=list)
 
 
 class Watcher:
@@ -133,6 +141,7 @@ class Hands:
 
     def _run(self, draw: random.Random) -> None:
         acts = {"pause": 6, "resume": 8, "cancel": 1, "limit": 2, "look": 3, "kill": 1}
+        acts["reload"] = 1
         try:
             while not self._stop.wait(draw.uniform(0.005, 0.08)):
                 act = draw.choices(list(acts), list(acts.values()))[0]
@@ -157,6 +166,8 @@ class Hands:
         if act == "limit":
             engine.limit_rate = draw.choice([None, 4 * MIB, 16 * MIB, 64 * MIB])
             return True
+        if act == "reload":
+            return self._stress.reload_server(draw)
         if act == "kill":
             return self._stress.kill_worker(draw)
         _ = (task.progress, task.speed, task.eta, task.downloaded_size, task.error)
@@ -169,35 +180,39 @@ class Round:
 
     Args:
         name: "SEED/NUMBER"; decides everything that is drawn.
-        base: URL of the origin.
-        pid: Of the origin, a child that is not segdl's.
+        server: Where everything comes from.
         directory: An empty one.
-        ca_file: For the engines.
         totals: To add to.
     """
 
     def __init__(
         self,
         name: str,
-        base: str,
-        pid: int,
+        server: Served,
         directory: Path,
-        ca_file: str | None,
         totals: Totals,
     ) -> None:
         self.totals = totals
         self.watchers: list[Watcher] = []
         self.tasks: dict[str, DownloadTask] = {}
         self._name = name
-        self._base = base
-        self._origin = pid
+        self._base = server.base
+        self._server = server
         self._directory = directory
         self._draw = random.Random(name)
         self._kills = _KILLS_A_ROUND
-        self._settings = self._drawn_settings(ca_file)
-        self.specs = {
-            spec.name: spec for spec in specs(self._draw, self._settings["retry_times"])
-        }
+        self._settings = self._drawn_settings(server.ca_file)
+        drawn = (
+            specs(self._draw, self._settings["retry_times"])
+            if server.files is None
+            else plain_specs(self._draw)
+        )
+        self.specs = {spec.name: spec for spec in drawn}
+        if server.files is not None:
+            for spec in drawn:
+                path = server.files / spec.target[1:]
+                if not path.exists():
+                    make_file(path, spec.size, spec.seed)
         self.engine = self._new_engine()
 
     def play(self) -> None:
@@ -219,11 +234,18 @@ class Round:
 
     def kill_worker(self, draw: random.Random) -> bool:
         """Kill one of the engine's workers, as far as the budget goes."""
-        workers = [pid for pid in children(os.getpid()) if pid != self._origin]
+        workers = [pid for pid in children(os.getpid()) if pid != self._server.pid]
         if not workers or self._kills == 0:
             return False
         self._kills -= 1
         return kill(draw.choice(workers))
+
+    def reload_server(self, draw: random.Random) -> bool:
+        """Have nginx begin anew with the next connection, now and then."""
+        if self._server.reload is None or draw.random() > 0.2:
+            return False
+        self._server.reload()
+        return True
 
     def describe(self) -> str:
         """Give the settings in short."""
@@ -310,7 +332,7 @@ class Round:
         seconds = time.monotonic() - begin
         if seconds > _STOP_SECONDS:
             raise Violation(f"shutdown(wait={wait}) took {seconds:.1f} s")
-        left = [pid for pid in children(os.getpid()) if pid != self._origin]
+        left = [pid for pid in children(os.getpid()) if pid != self._server.pid]
         if left:
             raise Violation(f"processes outlived shutdown(wait={wait}): {left}")
         try:
@@ -405,29 +427,27 @@ def play(
     """
     name = f"{seed}/{number}"
     draw = random.Random(f"{name}/origin")
-    secure = draw.random() < 0.4
-    options = draw.choice([[], ["--rate", "8M"], ["--rate", "32M"]])
-    options += draw.choice([[], [], ["--latency", "0.03"]])
-    shown = [*(["TLS"] if secure else []), *options]
-    if secure:
-        options += ["--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)]
     before = _held()
     begin = time.monotonic()
-    with work_directory(directory) as target, origin(*options) as (base, pid):
-        ca_file = str(tls.certificate) if secure else None
-        made = Round(name, base, pid, Path(target), ca_file, all_)
+    serve = nginx if find_nginx() and draw.random() < 0.3 else faulty_origin
+    with work_directory(directory) as own, serve(draw, tls, Path(own)) as server:
+        target = Path(own, "saved")
+        target.mkdir()
+        made = Round(name, server, target, all_)
         try:
             made.play()
         except Violation as error:
-            raise Violation(f"{error}\n  {made.describe()} {shown}") from error
+            raise Violation(f"{error}\n  {made.describe()} {server.shown}") from error
         count = len(made.tasks)
         described = made.describe()
     del made
     _check_left(before)
+    all_.rounds[server.shown.split()[0]] += 1
     all_.resident.append(rss_bytes())
+    all_.held.append(len(os.listdir("/proc/self/fd")))
     return (
         f"{number:4} {count} tasks, {time.monotonic() - begin:.1f} s, "
-        f"{all_.resident[-1] / MIB:.1f} MiB: {described} {' '.join(shown)}"
+        f"{all_.resident[-1] / MIB:.1f} MiB: {described} {server.shown}"
     )
 
 
@@ -490,7 +510,26 @@ def _check_memory(resident: Sequence[int]) -> None:
         raise Violation(f"resident memory grew by {growth / MIB:.1f} MiB")
 
 
-def run(seconds: float, seed: int, first: int, directory: Path) -> int:
+def _check_held(held: Sequence[int]) -> None:
+    if len(held) >= _JUDGED_ROUNDS and held[-1] > held[len(held) // 4]:
+        raise Violation(f"descriptors went from {held[len(held) // 4]} to {held[-1]}")
+
+
+def _table(totals: Totals) -> str:
+    """Give what was held after each tenth of the rounds."""
+    count = len(totals.resident)
+    rows = [
+        f"| {totals.moments[number - 1] / 60:.1f} | {number} | "
+        f"{totals.resident[number - 1] / MIB:.1f} | {totals.held[number - 1]} |"
+        for number in sorted({max(1, count * tenth // 10) for tenth in range(1, 11)})
+    ]
+    head = "| minutes | rounds | resident, MiB | descriptors |\n|---|---|---|---|\n"
+    return head + "\n".join(rows)
+
+
+def run(
+    seconds: float, seed: int, first: int, directory: Path, *, recording: bool = False
+) -> int:
     """
     Play rounds until the time is over.
 
@@ -499,6 +538,7 @@ def run(seconds: float, seed: int, first: int, directory: Path) -> int:
         seed: Of all that is drawn.
         first: Number of the first round, to repeat one.
         directory: For all files.
+        recording: Write docs/reliability.md.
 
     Returns:
         The exit code.
@@ -511,20 +551,26 @@ def run(seconds: float, seed: int, first: int, directory: Path) -> int:
     try:
         while number == first or time.monotonic() - begin < seconds:
             print(play(number, seed, directory, tls, totals), flush=True)
+            totals.moments.append(time.monotonic() - begin)
             number += 1
         _check_memory(totals.resident)
+        _check_held(totals.held)
     except Violation as error:
         print(f"VIOLATION --seed {seed} --first {number}: {error}")
         return 1
     endings = ", ".join(f"{count} {name}" for name, count in totals.endings.items())
     acts = ", ".join(f"{count} {name}" for name, count in totals.acts.items())
-    print(
-        f"stress: {number - first} rounds, {totals.endings.total()} tasks ({endings}), "
-        f"{totals.bytes / MIB:.0f} MiB exact; {acts}; resident "
+    kinds = ", ".join(f"{count} {name}" for name, count in totals.rounds.items())
+    told = (
+        f"stress: {number - first} rounds ({kinds}), {totals.endings.total()} tasks "
+        f"({endings}), {totals.bytes / MIB:.0f} MiB exact; {acts}; resident "
         f"{totals.resident[0] / MIB:.1f} MiB at first, "
         f"{totals.resident[-1] / MIB:.1f} MiB at last; nothing left behind; seed "
         f"{seed}, {time.monotonic() - begin:.0f} s"
     )
+    print(told)
+    if recording:
+        record("soak", f"{run_mark()}: {told}.\n\n{_table(totals)}")
     return 0
 
 
@@ -546,12 +592,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--seed", type=int, default=1, help="of all that is drawn (%(default)s)")
     add("--first", type=int, default=1, help="number of the first round (%(default)s)")
     add("--dir", type=Path, help="where files are written; on a disk")
+    add("--record", action="store_true", help="write docs/reliability.md")
     args = parser.parse_args(argv)
     for name in list(os.environ):
         if name.startswith("SEGDL_") or name.lower().endswith("_proxy"):
             del os.environ[name]
     with work_directory(args.dir) as directory:
-        return run(args.minutes * 60, args.seed, args.first, Path(directory))
+        return run(
+            args.minutes * 60,
+            args.seed,
+            args.first,
+            Path(directory),
+            recording=args.record,
+        )
 
 
 if __name__ == "__main__":

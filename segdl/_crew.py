@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from segdl._messages import Fetch, Message
+from segdl._manifest import Piece
+from segdl._messages import Answered, Fetch, Message
+from segdl._retry import Action
 from segdl.errors import SegdlError
 
 if TYPE_CHECKING:
     from segdl._job import Job
+    from segdl._origins import OriginLimits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,43 @@ class Outcome:
     checksum: str | None = None
 
 
+class LaneOwner(Protocol):
+    """What lanes need of their job."""
+
+    number: int
+
+    @property
+    def verified(self) -> bool:
+        """Whether a digest of the whole file will be compared."""
+
+    def probe_answered(self, answer: Answered) -> None:
+        """The held lane has its head, and waits."""
+
+    def pieces_written(self, pieces: list[Piece]) -> None:
+        """These are in the file."""
+
+    def all_written(self, end: int) -> None:
+        """Nothing is missing any more; the file ends at `end`."""
+
+    def lanes_gone(self) -> None:
+        """After `stop`: no lane is left."""
+
+    def pieces_doubted(self, doubted: Callable[[int], bool]) -> None:
+        """Those whose offset is in doubt have to be fetched again."""
+
+    def renew_link(self) -> None:
+        """The link expired: `use_link` follows with a new one, unless the job fails."""
+
+    def source_failed(self, error: SegdlError, action: Action) -> None:
+        """Asking this source again can't help."""
+
+    def stream_broke(self, error: SegdlError) -> None:
+        """A stream without ranges has to begin again."""
+
+    def probe_again(self) -> None:
+        """The probe failed, its delay is over."""
+
+
 class Crew(Protocol):
     """What a job needs of the scheduler; all of it on the scheduler's thread."""
 
@@ -40,6 +80,9 @@ class Crew(Protocol):
 
     def lane_number(self) -> int:
         """A number no lane has had."""
+
+    def limits(self, url: str) -> OriginLimits:
+        """What is known of a URL's origin."""
 
     def fetch(self, job: Job, fetch: Fetch, size: int | None) -> None:
         """Start a lane on the worker that has fewest; the file's size helps choose."""

@@ -47,7 +47,7 @@ class Destination:
         self._request = request
         self._durability = durability
         self._verified = verified
-        self._url_sha256 = url_digest(request.urls[0])
+        self._url_sha256 = url_digest(request.identity)
         self._store: Store | None = None
 
     @property
@@ -173,6 +173,7 @@ class Destination:
             piece=piece_size(size or 0),
             validator=validator,
             url=self._request.urls[0],
+            url_sha256=self._url_sha256,
             digest=None if digest is None else str(digest),
         )
         if store.part is None:
@@ -183,10 +184,13 @@ class Destination:
             and self._fits(found, size, validator, mirror=mirror)
         ):
             store.check_space(size or 0)
+            if not self._is_own(found):
+                store.adopt(header)
         elif found is not None and not self._is_own(found):
             raise DestinationExists(
                 f"{store.part.path} is an unfinished download of "
-                f"{found.header.url or 'another URL'}; go on with that one, remove "
+                f"{found.header.url or 'another URL'}, and "
+                f"{self._misfit(found, size, validator)}; go on with that one, remove "
                 "it with `segdl clean`, or save under another name"
             )
         else:
@@ -207,3 +211,10 @@ class Destination:
                 or (mirror and self._verified)
             )
         )
+
+    def _misfit(self, found: Found, size: int | None, validator: Validator) -> str:
+        """Say why an earlier run's pieces are not taken up."""
+        if found.header.size != size:
+            return f"its length is {found.header.size}, not {size}"
+        changed = found.header.validator.disagreement(validator)
+        return changed or "nothing proves that this is the same file"

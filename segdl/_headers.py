@@ -273,6 +273,23 @@ class Validator:
             return None if self.etag.weak else str(self.etag)
         return self.last_modified if self.last_modified_strong else None
 
+    def vouches_for(self, other: Validator) -> bool:
+        """
+        Tell whether another origin's answer is for certain about the same file.
+
+        Both must state the same strong validator: the same entity tag, or, where
+        neither has one, the same date.
+
+        Args:
+            other: The validator of that answer.
+        """
+        return (
+            self.is_strong
+            and other.is_strong
+            and (self.etag is None) == (other.etag is None)
+            and self.disagreement(other) is None
+        )
+
     def disagreement(self, other: Validator) -> str | None:
         """
         Say why two answers cannot be about the same representation.

@@ -23,22 +23,22 @@ from typing import Any
 from segdl import _fs
 from segdl._crew import Crew, Outcome
 from segdl._destination import Destination
-from segdl._digests import Digest, is_digest_of_nothing
 from segdl._headers import Validator
 from segdl._lanes import FIRST_BYTES, Lanes
 from segdl._manifest import Piece
-from segdl._messages import Answered, Check, Checked, Hashed, PartRef, failure_from_json
+from segdl._messages import Answered, PartRef
 from segdl._plan import Plan, piece_size
 from segdl._ranges import ByteRange
 from segdl._request import Request
-from segdl._retry import Action
+from segdl._retry import Action, expires_with
+from segdl._verdicts import Verdicts
 from segdl._verification import Verification
 from segdl.config import EngineConfig
 from segdl.errors import (
     DestinationExists,
-    IntegrityError,
     ProtocolError,
     SegdlError,
+    StatusError,
     TransferError,
 )
 
@@ -65,6 +65,9 @@ class Job:
         resumed_bytes: What an earlier run left.
         began: Monotonic time of its start.
         outcome: How it ended, None while it runs.
+        lanes: Its requests.
+        destination: Its files.
+        verdicts: Takes what the verifier answers.
     """
 
     def __init__(
@@ -84,28 +87,19 @@ class Job:
         self._verification = Verification(
             self, crew, request.digest, enabled=config.verify_hash
         )
-        self._destination = Destination(
-            request,
-            config.durability,
-            verified=self._verification.given is not None,
-        )
+        self.verdicts = Verdicts(self, crew, self._verification)
+        self.destination = self._new_destination()
         self._answer: Answered | None = None
         self._whole_answers = 0
-        self._source = 0
         self._fresh = False  # probe from byte 0, and expect nothing
         self._changed = False  # the remote file did, once
-        self._comparing = False
-        self._checking = False
         self._checkpoints = False
-        self._wrong: tuple[Digest, str] | None = None
-        self._rechecked = False
-        self._verifier_losses = 0
         self._after_stop: Callable[[], None] = self._nothing
         self._ending: Outcome | None = None
         self._closing = False
         self._publishable = True
         self._offloaded = 0
-        self._when_idle: Callable[[], None] = self._nothing
+        self._when_idle: list[Callable[[], None]] = []
 
     # --- for the engine ---------------------------------------------------------------
 
@@ -118,9 +112,22 @@ class Job:
             return self.lanes.plan.received_bytes
         return self.lanes.stream_bytes if self.lanes.whole else self.resumed_bytes
 
+    @property
+    def is_ending(self) -> bool:
+        """Whether how it ends is decided, so that nothing new is begun."""
+        return self._ending is not None
+
+    @property
+    def verified(self) -> bool:
+        """Whether a digest of the whole file will be compared."""
+        return bool(self._verification)
+
     def start(self) -> None:
         """Begin, on disk: what is there already decides what is asked for."""
-        self._offload(self._destination.examine, self._examined)
+        if self.request.new_url is not None:
+            self._offload(self.request.renewed, self._got_first_link)
+        else:
+            self._offload(self.destination.examine, self._examined)
 
     def stop(self) -> None:
         """End in good order; what is there stays resumable."""
@@ -146,14 +153,27 @@ class Job:
 
     # --- examining --------------------------------------------------------------------
 
+    def _new_destination(self) -> Destination:
+        return Destination(
+            self.request,
+            self._config.durability,
+            verified=self._verification.given is not None,
+        )
+
+    def _got_first_link(self, request: Request) -> None:
+        self.request = request
+        self.lanes.use_link(request)
+        self.destination = self._new_destination()
+        self._offload(self.destination.examine, self._examined)
+
     def _examined(self, _: None) -> None:
-        destination, given = self._destination, self._verification.given
+        destination, given = self.destination, self._verification.given
         if self.request.filename is not None:
             self.path = destination.store.path
         if destination.published_before and given is None:
-            self._finish_reused(None)
+            self.reuse(None)
         elif given is not None and (destination.published_before or destination.taken):
-            self._compare_existing()
+            self.compare_existing()
         else:
             self.probe_again()
 
@@ -165,8 +185,8 @@ class Job:
             return
         self.phase = "probing"
         self._answer = None
-        found = self._destination.found
-        if self._fresh or found is None or not self._destination.resumable(found):
+        found = self.destination.found
+        if self._fresh or found is None or not self.destination.resumable(found):
             self.lanes.open_probe(None, complete=None, validator=None, if_range=None)
             return
         validator = found.header.validator
@@ -188,8 +208,10 @@ class Job:
         if answer.ranges or self._accepts_whole(answer):
             self._answer = answer
             self._offload(
-                lambda: self._destination.prepare(
-                    answer, whole=self.lanes.whole, mirror=self._source > 0
+                lambda: self.destination.prepare(
+                    answer,
+                    whole=self.lanes.whole,
+                    mirror=self.lanes.sources.on_mirror,
                 ),
                 self._prepared,
             )
@@ -210,7 +232,7 @@ class Job:
             return False
         if not self.lanes.whole:
             self.lanes.whole = True
-            if self._destination.found is not None and not self._fresh:
+            if self.destination.found is not None and not self._fresh:
                 # The answer is for the middle of the file: ask for all of it.
                 self._fresh = True
                 self._stop_then(self.probe_again)
@@ -220,32 +242,25 @@ class Job:
     # --- preparing --------------------------------------------------------------------
 
     def _prepared(self, _: None) -> None:
-        destination, answer = self._destination, self._answer
+        destination, answer = self.destination, self._answer
         assert answer is not None
         self.path = destination.store.path
         self.total_bytes = answer.complete
         self._verification.expect(answer.digests)
         if destination.taken or destination.published_before:
-            self._compare_existing()
+            self.compare_existing()
         elif destination.found is not None and destination.found.doubtful:
-            self._check(destination.found.doubtful)
+            self.verdicts.check(destination.found.doubtful)
         else:
-            self._begin()
+            self.transfer()
 
-    def _check(self, pieces: list[Piece]) -> None:
-        """Have pieces read back and compared; `on_checked` follows."""
-        self._checking = True
-        rows = [(p.offset, p.length, p.xxh3) for p in pieces]
-        path = self._destination.part.path
-        self._crew.verify(self, Check(self.number, path, rows))
-
-    def _begin(self) -> None:
+    def transfer(self) -> None:
         """Start to transfer."""
-        part, answer = self._destination.part, self._answer
+        part, answer = self.destination.part, self._answer
         assert answer is not None
         plan = None
-        if self._destination.found is not None:
-            plan = self._destination.found.plan()
+        if self.destination.found is not None:
+            plan = self.destination.found.plan()
         elif answer.complete is not None:
             plan = Plan(answer.complete, piece_size(answer.complete))
         self.phase = "transferring"
@@ -279,10 +294,10 @@ class Job:
 
     def pieces_written(self, pieces: list[Piece]) -> None:
         """Record pieces; the verifier may read them from now on."""
-        if self._closing or not self._destination.is_open:
+        if self._closing or not self.destination.is_open:
             return
         try:
-            self._destination.store.record(pieces)
+            self.destination.store.record(pieces)
         except SegdlError as error:
             self.fail(error)
             return
@@ -298,32 +313,77 @@ class Job:
             return
         self._crew.call_later(self, _CHECKPOINT_SECONDS, self._checkpoint)
         if self.phase == "transferring" and not self._offloaded:
-            store = self._destination.store
+            store = self.destination.store
             covered = store.recorded
             self._offload(lambda: store.checkpoint(covered), lambda _: None)
 
     def source_failed(self, error: SegdlError, action: Action) -> None:
         """Start over when the file changed once, turn to a mirror, or fail."""
-        urls = self.request.urls
         if action is Action.CHANGED and not self._changed:
             self._changed = True
             self.lanes.report_retry(f"{error}; starting over", 0.0)
             self.stream_broke(error)
-        elif isinstance(error, TransferError) and self._source + 1 < len(urls):
-            self._source += 1
+        elif isinstance(error, TransferError) and self.lanes.turn_to_mirror():
             self._changed = False
             self._whole_answers = 0
             self.lanes.report_retry(f"{error}; going on with a mirror", 0.0)
-            self.lanes.use_source(urls[self._source])
             self.stream_broke(error)
         else:
+            self.fail(self._advised(error))
+
+    def _advised(self, error: SegdlError) -> SegdlError:
+        """Say what to do about a link that has expired, with much of the file there."""
+        if (
+            isinstance(error, StatusError)
+            and expires_with(error.status)
+            and self.downloaded_bytes
+        ):
+            error.message += (
+                "; if the link has expired, a new one goes on with what is there: "
+                f"segdl resume {self.destination.store.name} --url URL"
+            )
+        return error
+
+    def renew_link(self) -> None:
+        """Have the caller's function make a new link, for all lanes."""
+
+        def renewed(request: Request) -> None:
+            self.request = request
+            self.lanes.use_link(request)
+
+        self._offload(self.request.renewed, renewed)
+
+    def pieces_doubted(self, doubted: Callable[[int], bool]) -> None:
+        """Have pieces fetched again that a source brought which can't be trusted."""
+        # A manifest that is written anew must not meet a checkpoint.
+        self.once_idle(lambda: self.fetch_again(self.forget(doubted)))
+
+    def forget(self, doubted: Callable[[int], bool]) -> list[Piece]:
+        """Drop the records of pieces, by their offset."""
+        store = self.destination.store
+        rows = [(p.offset, p.length) for p in store.pieces() if doubted(p.offset)]
+        try:
+            return store.forget(rows)
+        except SegdlError as error:
             self.fail(error)
+            return []
+
+    def fetch_again(self, pieces: list[Piece]) -> None:
+        """Fetch pieces whose records were dropped."""
+        plan = self.lanes.plan
+        if plan is None or not pieces:
+            return
+        for piece in pieces:
+            plan.forget(piece.offset, piece.length)
+        self.phase = "transferring"
+        self._verification.start(self.destination.part.path)
+        self.lanes.fill()
 
     def stream_broke(self, _: SegdlError) -> None:
         """Probe again, from byte 0; what the new answer fits to is kept."""
         if self._ending is None:
             self._fresh = True
-            self._stop_then(lambda: self._once_idle(self._start_over))
+            self._stop_then(lambda: self.once_idle(self._start_over))
 
     def _start_over(self) -> None:
         """All lanes have stopped: look at what is there, as at the start."""
@@ -332,10 +392,10 @@ class Job:
         self.resumed_bytes = 0
         self.lanes.plan = None
         self._verification.drop()
-        if self._destination.store.part is None:
+        if self.destination.store.part is None:
             self.probe_again()
         else:
-            again = self._destination.look_again
+            again = self.destination.look_again
             self._offload(again, lambda _: self.probe_again())
 
     # --- verifying --------------------------------------------------------------------
@@ -345,122 +405,15 @@ class Job:
         self.total_bytes = end
         self.phase = "verifying"
         if self._verification:
-            self._verification.finish(self._destination.part.path, end)
+            self._verification.finish(self.destination.part.path, end)
         else:
-            self._publish(None)
-
-    def on_hashed(self, hashed: Hashed) -> None:
-        """Compare digests: of the finished part, or of a file that exists already."""
-        if self._ending is not None:
-            return
-        if hashed.failure is not None:
-            self.fail(failure_from_json(hashed.failure))
-            return
-        wrong = self._verification.wrong(hashed.digests)
-        if self._comparing:
-            self._compared(wrong)
-        elif wrong is None:
-            self._publish(self._verification.best)
-        elif self._rechecked or self.lanes.plan is None:
-            self._mismatch(*wrong)
-        else:
-            # Those pieces that the disk changed can be fetched again.
-            self._rechecked = True
-            self._wrong = wrong
-            self._check(self._destination.store.pieces())
-
-    def on_checked(self, checked: Checked) -> None:
-        """Go on after pieces were read back."""
-        self._checking = False
-        self._once_idle(lambda: self._checked(checked))
-
-    def _checked(self, checked: Checked) -> None:
-        if self._ending is not None:
-            return
-        try:
-            if checked.failure is not None:
-                raise failure_from_json(checked.failure)
-            bad = self._destination.store.forget(checked.bad)
-        except SegdlError as error:
-            self.fail(error)
-            return
-        if self._wrong is None:
-            self._found_checked({piece.offset for piece in bad})
-        elif not bad:
-            self._mismatch(*self._wrong)
-        else:
-            self._refetch(bad)
-
-    def _found_checked(self, bad: set[int]) -> None:
-        """Begin with the pieces of an earlier run that proved right."""
-        found = self._destination.found
-        assert found is not None
-        good = [piece for piece in found.doubtful if piece.offset not in bad]
-        accepted = found.accepted + good
-        self._destination.found = replace(found, accepted=accepted, doubtful=[])
-        self._begin()
-
-    def _refetch(self, bad: list[Piece]) -> None:
-        """Fetch pieces again that are not what they were when they were written."""
-        plan = self.lanes.plan
-        assert plan is not None
-        self._wrong = None
-        for piece in bad:
-            plan.forget(piece.offset, piece.length)
-        self.phase = "transferring"
-        self._verification.start(self._destination.part.path)
-        self.lanes.report_retry(f"{len(bad)} pieces changed on the disk", 0.0)
-        self.lanes.fill()
-
-    def _mismatch(self, expected: Digest, actual: str) -> None:
-        """Fail for wrong content, with the part kept aside."""
-        store = self._destination.store
-        message = (
-            f"{expected.algorithm} of {store.name} is {actual}, expected "
-            f"{expected.hex} ({expected.source})"
-        )
-        if is_digest_of_nothing(expected):
-            message += "; the expected one is the digest of an empty file"
-        try:
-            message += f"; what was received is kept as {store.set_aside()}"
-        except SegdlError as error:
-            message += f"; what was received could not be kept aside: {error}"
-        self.fail(
-            IntegrityError(
-                message,
-                algorithm=expected.algorithm,
-                expected=expected.hex,
-                actual=actual,
-            )
-        )
-
-    def on_verifier_lost(self, error: SegdlError) -> None:
-        """The verifier died: have its work done again, a few times."""
-        if self._ending is not None:
-            return
-        if not (self._comparing or self._checking or self._verification.running):
-            return
-        self._verifier_losses += 1
-        if self._verifier_losses > _VERIFIER_LOSSES:
-            self.fail(error)
-        elif self._comparing:
-            self._compare_existing()
-        elif self._checking and self._wrong is None:
-            found = self._destination.found
-            self._check([] if found is None else found.doubtful)
-        elif self._checking:
-            self._check(self._destination.store.pieces())
-        else:
-            self._verification.start(self._destination.part.path)
-            if self.phase == "verifying":
-                self.all_written(self.total_bytes or 0)
+            self.publish(None)
 
     # --- a destination that exists ----------------------------------------------------
 
-    def _compare_existing(self) -> None:
+    def compare_existing(self) -> None:
         """Find out whether the file that is there is the one that is wanted."""
-        store, answer = self._destination.store, self._answer
-        self._comparing = True
+        store, answer = self.destination.store, self._answer
         self._stop_then(self._nothing)
         size = store.size_of_existing()
         if answer is not None and answer.complete != size:
@@ -476,39 +429,25 @@ class Job:
                 return
         self.total_bytes = size
         if not self._verification:
-            self._finish_reused(None)
+            self.reuse(None)
             return
         self.phase = "verifying"
-        self._verification.start(store.path)
-        self._verification.finish(store.path, size)
+        self.verdicts.compare(store.path, size)
 
-    def _compared(self, wrong: tuple[Digest, str] | None) -> None:
-        if wrong is None:
-            self._finish_reused(self._verification.best)
-            return
-        expected, actual = wrong
-        self.fail(
-            DestinationExists(
-                f"{self._destination.store.path} exists with other content: its "
-                f"{expected.algorithm} is {actual}, expected {expected.hex}; choose "
-                "on_exists: overwrite or rename"
-            )
-        )
-
-    def _finish_reused(self, checksum: str | None) -> None:
+    def reuse(self, checksum: str | None) -> None:
         """End with the file that was there."""
-        store = self._destination.store
+        store = self.destination.store
         self.path = store.path
         self.total_bytes = self.resumed_bytes = store.size_of_existing()
         self._end(Outcome(kind="completed", checksum=checksum))
 
     # --- the end ----------------------------------------------------------------------
 
-    def _publish(self, checksum: str | None) -> None:
+    def publish(self, checksum: str | None) -> None:
         if not self._publishable:
             return
         self.phase = "publishing"
-        store, size = self._destination.store, self.total_bytes or 0
+        store, size = self.destination.store, self.total_bytes or 0
         overwrite = self.request.on_exists == "overwrite"
         completed = Outcome(kind="completed", checksum=checksum)
 
@@ -517,7 +456,7 @@ class Job:
                 self._ending = completed  # also when it was to stop meanwhile
             self._end(completed)
 
-        self._once_idle(
+        self.once_idle(
             lambda: self._offload(
                 lambda: store.publish(size, overwrite=overwrite), published, final=True
             )
@@ -551,7 +490,7 @@ class Job:
         assert self._ending is not None
         self._closing = True
         self._verification.drop()
-        destination = self._destination
+        destination = self.destination
         if not destination.is_open or destination.store.published:
             self._report(self._ending)
             return
@@ -576,12 +515,12 @@ class Job:
         self.phase = "done"
         self._crew.ended(self)
 
-    def _once_idle(self, call: Callable[[], None]) -> None:
+    def once_idle(self, call: Callable[[], None]) -> None:
         """Call when no helper thread is at work on the store, unless the job ends."""
         if self._ending is not None:
             self._close()
         elif self._offloaded:
-            self._when_idle = call
+            self._when_idle.append(call)
         else:
             call()
 
@@ -608,7 +547,8 @@ class Job:
                 done(result)
             elif error is not None and self._ending is None:
                 self.fail(error)
-            call, self._when_idle = self._when_idle, self._nothing
-            self._once_idle(call)
+            calls, self._when_idle = self._when_idle, []
+            for call in calls or [self._nothing]:
+                self.once_idle(call)
 
         self._crew.offload(self, work, back)

@@ -12,17 +12,18 @@ here as long as asking again can help; the rest is the job's to decide.
 
 The budget: an attempt counts when it brought nothing. Lanes fail in waves (the server
 restarts, all break), so of the lanes that started before a counted failure only that
-first one counts; `round` tells them apart. Progress refills the budget.
+first one counts; `round` tells them apart. Progress refills the budget. Each source has
+a budget of its own; what an origin bears is learned for all jobs (`_origins`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from segdl import _retry
-from segdl._crew import Crew
+from segdl._crew import Crew, LaneOwner
+from segdl._headers import Validator
 from segdl._manifest import Piece
 from segdl._messages import (
     Accept,
@@ -34,17 +35,19 @@ from segdl._messages import (
     Stop,
     failure_from_json,
 )
+from segdl._origins import RAISE_SECONDS
+from segdl._pace import Pace
 from segdl._plan import MIB, Plan
 from segdl._ramp import FIRST_SECONDS, FROM_BYTES, Ramp
 from segdl._ranges import ByteRange
 from segdl._request import Request
 from segdl._retry import Action
+from segdl._sources import Lane, Source, Sources
 from segdl._urls import headers_for, origin
-from segdl.errors import SegdlError, StatusError, WorkerError
+from segdl.errors import SegdlError, StatusError, TransferError, WorkerError
 from segdl.progress import RateMeter
 
 if TYPE_CHECKING:
-    from segdl._headers import Validator
     from segdl._job import Job
     from segdl.config import EngineConfig
 
@@ -58,71 +61,12 @@ AUTO_CONNECTIONS = 16
 _EVERYTHING = 2**62
 # A lane that delivered something and broke is followed by another after this long.
 _CONTINUE_SECONDS = 0.1
-# A lane's speed is known after this long.
-_KNOWN_SECONDS = 1.0
-# How long a limit that refusals taught holds, before one more lane is tried.
-_RAISE_SECONDS = 30.0
 # Lanes that do not stop in this time are given up, and their workers with them: a slow
 # disk needs some of it to write what is on its way.
 _STOP_SECONDS = 5.0
 # When the ramp is asked again for the first time: a little late, since a timer that
 # comes a moment early would find its time not over and have nobody call again.
 _FIRST_LOOK_SECONDS = FIRST_SECONDS + 0.01
-
-
-@dataclass(slots=True)
-class Lane:
-    """
-    A lane, as the parent sees it.
-
-    Attributes:
-        begin: First byte asked for.
-        url: What it asks, or where that led.
-        follow: Whether it follows redirects, and tells where they led.
-        round: The round of attempts it belongs to.
-        began: When it was opened.
-        held: Whether it waits for `Accept`.
-        answered: Whether its answer passed every check.
-        received: Body bytes so far.
-        splitting: Whether `Split` was sent and not answered.
-        meter: How fast it is.
-    """
-
-    begin: int
-    url: str
-    follow: bool
-    round: int
-    began: float
-    held: bool = False
-    answered: bool = False
-    received: int = 0
-    splitting: bool = False
-    meter: RateMeter = field(default_factory=lambda: RateMeter(1.0))
-
-
-class Owner(Protocol):
-    """What lanes need of their job."""
-
-    def probe_answered(self, answer: Answered) -> None:
-        """The held lane has its head, and waits."""
-
-    def pieces_written(self, pieces: list[Piece]) -> None:
-        """These are in the file."""
-
-    def all_written(self, end: int) -> None:
-        """Nothing is missing any more; the file ends at `end`."""
-
-    def lanes_gone(self) -> None:
-        """After `stop`: no lane is left."""
-
-    def source_failed(self, error: SegdlError, action: Action) -> None:
-        """Asking this source again can't help."""
-
-    def stream_broke(self, error: SegdlError) -> None:
-        """A stream without ranges has to begin again."""
-
-    def probe_again(self) -> None:
-        """The probe failed, its delay is over."""
 
 
 class Lanes:
@@ -137,11 +81,9 @@ class Lanes:
 
     Attributes:
         plan: None until `begin`, and for an answer without a length.
-        source_url: The URL, or the mirror, in use.
-        effective_url: Where it led to, None while that has to be found out.
+        sources: The URL and its mirrors.
         whole: Whether the origin has no ranges, so that one stream brings everything.
         received_bytes: Body bytes received in this job.
-        stream_bytes: Those of the present stream, since `begin`.
         meter: Their rate.
     """
 
@@ -149,47 +91,56 @@ class Lanes:
         self, job: Job, request: Request, config: EngineConfig, crew: Crew
     ) -> None:
         self.plan: Plan | None = None
-        self.source_url = request.urls[0]
-        self.effective_url: str | None = None
+        self.sources = Sources(request.urls, crew, job, self._go_on)
         self.whole = False
         self.received_bytes = 0
         self.meter = RateMeter()
-        self._owner: Owner = job
+        self._owner: LaneOwner = job
         self._job = job
         self._request = request
         self._config = config
         self._crew = crew
         self._lanes: dict[int, Lane] = {}
         self._part: PartRef | None = None
-        self._validator: Validator | None = None
         self._early_failure: tuple[Lane, SegdlError] | None = None
+        self._probe: Callable[[], None] | None = None
         self._begun_at = 0
         self._complete = False
         self._stopping = False
         self._stops = 0
-        self._resolved_again = False
-        self._attempt = 0
-        self._round = 0
-        self._not_before = 0.0
-        self._cap = _most_connections(request)
-        self._ramp = Ramp(self._cap)
+        self._most = _most_connections(request)
+        self._ramp = Ramp(self._most)
+        self._pace = Pace()
 
     @property
     def stream_bytes(self) -> int:
+        """Body bytes of the present stream, since `begin`."""
         return self.received_bytes - self._begun_at
+
+    @property
+    def effective_url(self) -> str | None:
+        """Where the base led to, None while that has to be found out."""
+        return self.sources.base.effective_url
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     # --- orders of the job ------------------------------------------------------------
 
-    def use_source(self, url: str) -> None:
-        """Turn to another URL of the same file, with a fresh budget."""
-        self.source_url = url
-        self.whole = self._resolved_again = False
-        self._attempt = 0
-        self._not_before = 0.0
-        self._cap = _most_connections(self._request)
+    def turn_to_mirror(self) -> bool:
+        """Go on with another URL of the file, and a fresh budget; False without one."""
+        if not self.sources.turn_to_mirror():
+            return False
+        self.whole = False
+        return True
+
+    def use_link(self, request: Request) -> None:
+        """Go on with a link that was made anew, in place of one that expired."""
+        self._request = request
+        base = self.sources.base
+        base.url, base.effective_url, base.renewing = request.urls[0], None, False
+        if self._part is not None:
+            self._go_on()
 
     def open_probe(
         self,
@@ -210,16 +161,23 @@ class Lanes:
         """
         self._stopping = False
         self._early_failure = None
-        self.plan = self._part = self.effective_url = None
+        self.plan = self._part = None
+        self.sources.begin_again()
         if self.whole:
             wanted = ByteRange(0, _EVERYTHING)
-        self._open(
-            wanted or ByteRange(0, FIRST_BYTES),
-            hold=True,
-            complete=complete,
-            validator=validator,
-            if_range=if_range,
-        )
+
+        def probe() -> None:
+            self._open(
+                self.sources.base,
+                wanted or ByteRange(0, FIRST_BYTES),
+                hold=True,
+                complete=complete,
+                validator=validator,
+                if_range=if_range,
+            )
+
+        self._probe = probe
+        self._open_probe()
 
     def begin(
         self, plan: Plan | None, part: PartRef, validator: Validator | None
@@ -232,7 +190,8 @@ class Lanes:
             part: Where to write.
             validator: What every further answer must agree with.
         """
-        self.plan, self._part, self._validator = plan, part, validator
+        self.plan, self._part = plan, part
+        self.sources.base.validator = validator
         self._begun_at = self.received_bytes
         self._complete = False
         now = self._crew.now()
@@ -245,7 +204,7 @@ class Lanes:
         if plan is not None:
             plan.divide(self._first_lanes(plan))
         if probe is not None:
-            self._accept(probe, part)
+            self._accept_probe(probe, part)
         elif plan is None and self._early_failure is not None:
             lane, error = self._early_failure
             self._count(lane, error, lambda: self._owner.stream_broke(error))
@@ -255,8 +214,10 @@ class Lanes:
         """Stop all lanes in good order; `lanes_gone` follows, maybe at once."""
         self._stopping = True
         self._stops += 1
+        self._probe = None
+        self.sources.leave()
         for number in self._lanes:
-            self._crew.send(number, Stop(number))
+            self._stop_lane(number)
         if self._lanes:
             stops = self._stops
             self._crew.call_later(self._job, _STOP_SECONDS, lambda: self._hangs(stops))
@@ -275,6 +236,8 @@ class Lanes:
     def fill(self) -> None:
         """Give free lanes work: what is missing, or half of what another one has."""
         plan = self.plan
+        if self._probe is not None:
+            self._open_probe()
         if plan is None or self._part is None or self._stopping:
             return
         if plan.finished:
@@ -283,39 +246,53 @@ class Lanes:
                 self._owner.all_written(plan.size)
             return
         self._complete = False
-        if self._crew.now() < self._not_before:
-            return
-        most = 1 if self.whole else min(self._cap, self._worth_having())
+        most = 1 if self.whole else min(self._most, self._worth_having())
+        now = self._crew.now()
         while len(self._lanes) < most and plan.missing_bytes:
-            if self.effective_url is None and self._resolving():
-                return  # one lane finds out where the link leads now
+            source = self.sources.pick(self._lanes.values(), now)
+            if source is None:
+                break
             number = self._crew.lane_number()
             segment = plan.take(number)
             assert segment is not None
+            proved = source is self.sources.base or source.proved
             self._open(
+                source,
                 ByteRange(segment.begin, segment.end),
                 number=number,
+                hold=not proved,
                 complete=plan.size,
-                validator=self._validator,
-                part=self._part,
+                validator=source.validator,
+                part=self._part if proved else None,
             )
-        self._split(plan, most - len(self._lanes))
+        free = most - len(self._lanes)
+        if free > 0 and not plan.missing_bytes:
+            room = min(free, self.sources.room_in_all(self._lanes.values()))
+            self._split(plan, room)
+            if room and not any(lane.splitting for lane in self._lanes.values()):
+                slow = self._pace.too_slow(self._lanes, plan.segments, now)
+                if slow is not None:
+                    self._stop_lane(slow)
+        for number in self.sources.to_stop(self._lanes, now):
+            self._stop_lane(number)
 
     # --- what workers say -------------------------------------------------------------
 
     def on_answered(self, answer: Answered) -> None:
         """Take the head of an answer: the probe's, or one that resolved the link."""
         lane = self._lanes.get(answer.lane)
-        if lane is None or self._stopping:
+        if lane is None or lane.answered or self._stopping:
             return
         lane.answered = True
-        if not lane.follow:
-            return
-        self.effective_url = lane.url = answer.url
-        if lane.held:
+        if lane.follow:
+            lane.source.effective_url = lane.url = answer.url
+        self.sources.answered(lane)
+        if not lane.held:
+            self.fill()
+        elif self.plan is None:
             self._owner.probe_answered(answer)
         else:
-            self.fill()
+            self._mirror_answered(answer.lane, lane, answer)
 
     def on_pieces(self, pieces: list[tuple[int, int, int, str]]) -> None:
         """Count pieces: lane, offset, length, xxh3 each."""
@@ -324,9 +301,11 @@ class Lanes:
             return
         written = []
         for number, offset, length, xxh3 in pieces:
-            if number in plan.segments:
+            # What came from a source that lied is not recorded, and fetched again.
+            if number in plan.segments and not self._lanes[number].source.lied:
                 plan.record(number, offset, length)
                 written.append(Piece(offset, length, xxh3))
+                self.sources.brought(offset, self._lanes[number].source)
         self._owner.pieces_written(written)
 
     def on_progress(self, number: int, position: int, received: int) -> None:
@@ -336,9 +315,9 @@ class Lanes:
             return
         now = self._crew.now()
         if received > lane.received and not self.whole:
-            self._attempt = 0  # progress refills the budget
-            if lane.url == self.effective_url:
-                self._resolved_again = False
+            lane.source.attempt = 0  # progress refills the budget
+            if lane.url == lane.source.effective_url:
+                lane.source.resolved_again = False
         self.received_bytes += received - lane.received
         lane.received = received
         lane.meter.add(now, received)
@@ -379,10 +358,19 @@ class Lanes:
         if self.whole:
             return 1
         rest = plan.size - plan.done_bytes
-        return max(1, min(self._cap, rest // MIN_LANE_BYTES))
+        return max(1, min(self._most, rest // MIN_LANE_BYTES))
+
+    def _open_probe(self) -> None:
+        """Send the first request, once the origin may be asked."""
+        probe = self._probe
+        base = self.sources.base
+        if probe is not None and self.sources.room(base, self._lanes.values()):
+            self._probe = None
+            probe()
 
     def _open(
         self,
+        source: Source,
         wanted: ByteRange,
         *,
         number: int | None = None,
@@ -394,13 +382,14 @@ class Lanes:
     ) -> None:
         """Send a request."""
         request = self._request
-        url = self.effective_url or self.source_url
+        url = source.effective_url or source.url
         if number is None:
             number = self._crew.lane_number()
-        follow = self.effective_url is None
-        self._lanes[number] = Lane(
-            wanted.begin, url, follow, self._round, self._crew.now(), held=hold
-        )
+        follow = source.effective_url is None
+        lane = Lane(wanted.begin, source, url, follow, source.round, self._crew.now())
+        lane.held = hold
+        self._lanes[number] = lane
+        self.sources.opened(lane)
         fetch = Fetch(
             lane=number,
             url=url,
@@ -419,7 +408,7 @@ class Lanes:
         )
         self._crew.fetch(self._job, fetch, None if complete is None else complete)
 
-    def _accept(self, probe: int, part: PartRef) -> None:
+    def _accept_probe(self, probe: int, part: PartRef) -> None:
         """Let the held lane write what it asked for, as far as it is missing."""
         lane, plan = self._lanes[probe], self.plan
         lane.held = False
@@ -428,15 +417,32 @@ class Lanes:
             return
         first = next(plan.missing(), None)
         if first is None or first.begin != lane.begin:
-            self._crew.send(probe, Stop(probe))
+            self._stop_lane(probe)
             return
         segment = plan.take(probe, None if self.whole else FIRST_BYTES)
         assert segment is not None
         self._crew.send(probe, Accept(probe, part, segment.end))
 
-    def _resolving(self) -> bool:
-        """Whether a lane is on its way that will tell where the link leads."""
-        return any(lane.follow and not lane.received for lane in self._lanes.values())
+    def _mirror_answered(self, number: int, lane: Lane, answer: Answered) -> None:
+        """Let a mirror's first lane write, if the mirror has the same file."""
+        validator = Validator.from_json(answer.validator)
+        base = self.sources.base.validator
+        assert self.plan is not None
+        assert self._part is not None
+        if answer.ranges and (
+            self._owner.verified or (base is not None and base.vouches_for(validator))
+        ):
+            lane.source.proved, lane.source.validator = True, validator
+            lane.held = False
+            end = self.plan.segments[number].end
+            self._crew.send(number, Accept(number, self._part, end))
+        else:
+            lane.source.aside = True
+            self._stop_lane(number)
+
+    def _stop_lane(self, number: int) -> None:
+        self._lanes[number].stopping = True
+        self._crew.send(number, Stop(number))
 
     def _split(self, plan: Plan, free: int) -> None:
         """Have other lanes share what they have with so many free ones."""
@@ -445,15 +451,20 @@ class Lanes:
         now = self._crew.now()
         for name, segment in plan.segments.items():
             lane = self._lanes[name]
-            if now - lane.began >= _KNOWN_SECONDS:
+            if lane.known(now):
                 # A lane that delivers nothing would take for ever: 0.0 means unknown.
                 segment.bytes_per_second = max(1.0, lane.meter.rate(now))
-        splitting = [n for n, lane in self._lanes.items() if lane.splitting]
-        for _ in range(free - len(splitting)):
-            number = plan.splittable(splitting)
+        splitting = sum(1 for lane in self._lanes.values() if lane.splitting)
+        busy = [
+            number
+            for number, lane in self._lanes.items()
+            if lane.splitting or lane.stopping or lane.held
+        ]
+        for _ in range(free - splitting):
+            number = plan.splittable(busy)
             if number is None:
                 return
-            splitting.append(number)
+            busy.append(number)
             self._lanes[number].splitting = True
             self._crew.send(number, Split(number))
 
@@ -468,11 +479,13 @@ class Lanes:
         self._ramp.look(self._crew.now(), self.received_bytes)
         if self._ramp.lanes < before:
             for number in list(self._lanes)[self._ramp.lanes :]:
-                self._crew.send(number, Stop(number))
+                self._stop_lane(number)
         return self._ramp.lanes
 
     def _release(self, number: int) -> None:
-        del self._lanes[number]
+        lane = self._lanes.pop(number)
+        self._pace.ended(lane, self._crew.now())
+        self.sources.closed(lane)
         if self.plan is not None and number in self.plan.segments:
             self.plan.release(number)
 
@@ -495,7 +508,12 @@ class Lanes:
 
     def _failed(self, lane: Lane, error: SegdlError) -> None:
         """Decide what a failed lane means."""
-        if lane.held and self.effective_url is not None:
+        source = lane.source
+        base = source is self.sources.base
+        if source.aside or source.lied:
+            self.fill()  # it was given up already
+            return
+        if base and lane.held and source.effective_url is not None:
             # Answered: the file is being prepared, others will ask for these bytes.
             self._early_failure = lane, error
             return
@@ -503,14 +521,11 @@ class Lanes:
         if action is Action.RESOLVE and self._outdated(lane):
             # It used a link that was found expired already: that says nothing new.
             self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
-        elif action is Action.RESOLVE and not self._resolved_again:
-            self._resolved_again = True
-            self.effective_url = None
-            self.fill()
-        elif action in (Action.FATAL, Action.RESOLVE):
-            self._owner.source_failed(error, Action.FATAL)
-        elif action is Action.CHANGED:
-            self._owner.source_failed(error, action)
+        elif action is Action.RESOLVE and not source.resolved_again:
+            source.resolved_again = True
+            self._resolve(source)
+        elif action in (Action.FATAL, Action.RESOLVE, Action.CHANGED):
+            self._source_over(source, error, action)
         elif self.whole and not lane.held:
             # One stream can't be gone on with in the middle.
             self._count(lane, error, lambda: self._owner.stream_broke(error))
@@ -518,63 +533,86 @@ class Lanes:
             action is Action.CONTINUE and lane.received
         ):
             self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
-        elif _retry.may_be_refused(error) and not lane.received and self._living():
+        elif lane.held and not base:
+            self._source_over(source, error, action)
+        elif self._was_refused(lane, error):
             # One connection more than the origin likes: do with those that live.
-            self._lower_cap(self._living())
+            self._crew.call_later(self._job, RAISE_SECONDS, self._go_on)
         else:
             self._count(lane, error, self._go_on)
+
+    def _resolve(self, source: Source) -> None:
+        """Find out anew where a link leads: of the URL given, or of a new one."""
+        source.effective_url = None
+        if self._request.new_url is not None and not self.sources.on_mirror:
+            source.renewing = True
+            self._owner.renew_link()
+        else:
+            self.fill()
+
+    def _source_over(self, source: Source, error: SegdlError, action: Action) -> None:
+        """A source is of no more use: go on with the others, or leave it to the job."""
+        changed = action is Action.CHANGED
+        if source is self.sources.base:
+            replaced = (
+                isinstance(error, TransferError)
+                and (self._owner.verified or not changed)
+                and self.sources.turn_to_proved()
+            )
+            if not replaced:
+                self._owner.source_failed(error, action if changed else Action.FATAL)
+                return
+        source.aside, source.lied = True, changed
+        self.report_retry(f"{error}; going on with the others", 0.0)
+        for number, lane in self._lanes.items():
+            if lane.source is source:
+                self._stop_lane(number)
+        if changed:
+            self._owner.pieces_doubted(self.sources.those_of(source))
+        self.fill()
 
     def _was_led(self, lane: Lane, error: SegdlError) -> bool:
         """Whether a lane used a link that may lead elsewhere by now."""
         status = error.status if isinstance(error, StatusError) else 0
-        return not lane.held and (lane.url != self.source_url or 300 <= status < 400)
+        led = lane.url != lane.source.url or self._request.new_url is not None
+        return not lane.held and (led or 300 <= status < 400)
 
     def _outdated(self, lane: Lane) -> bool:
         """Whether the link was resolved again, or is being, since a lane began."""
-        return not lane.follow and lane.url != self.effective_url
+        return not lane.follow and lane.url != lane.source.effective_url
 
-    def _living(self) -> int:
-        """Count the lanes that have their answer."""
-        return sum(1 for lane in self._lanes.values() if lane.answered)
-
-    def _lower_cap(self, lanes: int) -> None:
-        """Open no more lanes than the origin bears; try one more now and then."""
-        if self._cap == _most_connections(self._request):
-            self._crew.call_later(self._job, _RAISE_SECONDS, self._raise_cap)
-        self._cap = lanes
-
-    def _raise_cap(self) -> None:
-        most = _most_connections(self._request)
-        if self._stopping or self._cap >= most:
-            return
-        self._cap += 1
-        if self._cap < most:
-            self._crew.call_later(self._job, _RAISE_SECONDS, self._raise_cap)
-        self.fill()
+    def _was_refused(self, lane: Lane, error: SegdlError) -> bool:
+        """Whether a lane was one too many, since others of its source live."""
+        others = (each.source for each in self._lanes.values() if each.answered)
+        alone = lane.source not in others
+        return self.sources.refused(lane, error, alone=alone) and not alone
 
     def _count(self, lane: Lane, error: SegdlError, again: Callable[[], None]) -> None:
         """Count an attempt that brought nothing; give up when there were too many."""
-        if lane.round != self._round:
+        source = lane.source
+        if lane.round != source.round:
             self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
             return
-        self._round += 1
-        self._attempt += 1
-        if self._attempt > self._config.retry_times:
-            self._owner.source_failed(error, Action.FATAL)
+        source.round += 1
+        source.attempt += 1
+        if source.attempt > self._config.retry_times:
+            self._source_over(source, error, Action.FATAL)
             return
         delay = _retry.delay_seconds(
-            self._attempt,
+            source.attempt,
             self._config.retry_delay,
             retry_after_seconds=getattr(error, "retry_after_seconds", None),
             random=self._crew.random,
         )
-        self._not_before = self._crew.now() + delay
+        source.not_before = self._crew.now() + delay
+        self.sources.hold_back(lane, error)
         self.report_retry(str(error), delay)
         self._crew.call_later(self._job, delay, again)
 
     def report_retry(self, reason: str, delay: float) -> None:
         """Tell the users of events why something is asked for again."""
-        fields = {"reason": reason, "attempt": self._attempt, "delay": delay}
+        attempt = self.sources.base.attempt
+        fields = {"reason": reason, "attempt": attempt, "delay": delay}
         self._crew.event(self._job, "retry", fields)
 
     def _go_on(self) -> None:
@@ -583,6 +621,8 @@ class Lanes:
             return
         if self._part is not None:
             self.fill()
+        elif self._probe is not None:
+            self._open_probe()
         elif not self._lanes and self.effective_url is None:
             self._owner.probe_again()
 

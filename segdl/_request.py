@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,9 @@ class Request:
     A task's request, as a job needs it.
 
     Attributes:
-        urls: The URL, then its mirrors; without userinfo.
+        urls: The URL, then its mirrors; without userinfo. The first is empty until
+            `renewed`, where a function gives it.
+        new_url: The caller's function that gives the URL; None where there is none.
         headers: Request headers for the first URL's origin.
         directory: To save in; absolute.
         filename: Name to save as, None to take it from the answer.
@@ -40,6 +42,37 @@ class Request:
     digest: Digest | None
     on_exists: str
     connections: int | str
+    new_url: Callable[[], str] | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells this download from others; a signature that changes does not."""
+        if self.new_url is None:
+            return self.urls[0]
+        return f"function {_urls.strip_secrets(self.urls[0])}"
+
+    def renewed(self) -> Request:
+        """
+        Ask the caller's function for the URL, which may take its time.
+
+        Raises:
+            UsageError: It failed, or gave no URL.
+        """
+        assert self.new_url is not None
+        try:
+            given = self.new_url()
+        except Exception as error:
+            # Not its text, which may hold what must not be shown.
+            raise UsageError(
+                f"the function that was given as url raised {type(error).__name__}"
+            ) from error
+        if not isinstance(given, str):
+            raise UsageError(
+                "the function that was given as url returned "
+                f"{type(given).__name__}, not a string"
+            )
+        url, fields = _checked_url(given, dict(self.headers))
+        return replace(self, urls=(url, *self.urls[1:]), headers=fields)
 
 
 def checked_request(
@@ -49,6 +82,7 @@ def checked_request(
     mirrors: Iterable[str] = (),
     on_exists: OnExists | None = None,
     connections: int | Literal["auto"] | None = None,
+    new_url: Callable[[], str] | None = None,
 ) -> Request:
     """
     Check what a user asks for.
@@ -60,15 +94,19 @@ def checked_request(
         mirrors: Other URLs of the same file.
         on_exists: Instead of the engine's, None for that.
         connections: Instead of the engine's, None for that.
+        new_url: Gives the URL when it is needed, instead of the task's.
 
     Raises:
         UsageError: Something can't work; the message says what to do.
     """
-    fields = _urls.validate_headers(task.headers)
-    url, userinfo = _urls.split_userinfo(_urls.validate_url(task.url))
-    if userinfo is not None and "authorization" not in map(str.lower, fields):
-        token = base64.b64encode(userinfo.encode()).decode()
-        fields["Authorization"] = f"Basic {token}"
+    url, fields = "", _urls.validate_headers(task.headers)
+    if new_url is None:
+        url, fields = _checked_url(task.url, fields)
+    elif not callable(new_url):
+        raise UsageError(
+            "url is a string, or a function that gives one, not "
+            f"{type(new_url).__name__}"
+        )
     changes: dict[str, Any] = {}
     if on_exists is not None:
         changes["on_exists"] = on_exists
@@ -85,7 +123,17 @@ def checked_request(
         digest=None if checksum is None else _computable(checksum),
         on_exists=config.on_exists,
         connections=config.connections,
+        new_url=new_url,
     )
+
+
+def _checked_url(url: str, fields: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """Take the credentials out of a URL, into the header fields."""
+    url, userinfo = _urls.split_userinfo(_urls.validate_url(url))
+    if userinfo is not None and "authorization" not in map(str.lower, fields):
+        token = base64.b64encode(userinfo.encode()).decode()
+        fields = fields | {"Authorization": f"Basic {token}"}
+    return url, fields
 
 
 def _absolute(directory: str) -> str:

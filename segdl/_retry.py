@@ -48,7 +48,7 @@ _CURL_ERRORS: dict[int, type[TransferError]] = {
     28: StallError,
     **dict.fromkeys((16, 18, 52, 55, 56, 92, 95), IncompleteTransfer),
     **dict.fromkeys((1, 47), RedirectRefused),
-    **dict.fromkeys((8, 33, 61, 63), ProtocolError),
+    **dict.fromkeys((8, 33, 61, 63, 100), ProtocolError),
 }
 # A reset in the handshake shows up as 35; 55 and 56 cover it later on.
 _PASSING_TLS = frozenset({35})
@@ -76,6 +76,9 @@ def curl_error(code: int, text: str, *, connected: bool, proxied: bool) -> Segdl
         proxied: Whether a proxy was used.
     """
     cls = _CURL_ERRORS.get(code, TransferError)
+    if code == 100:
+        # libcurl says nothing of its own (8.x, a line of more than 300 KiB).
+        text += "a line of the response head is larger than libcurl takes"
     if cls is StallError and not connected:
         cls = ConnectError
     if "HTTP/0.9" in text:
@@ -105,9 +108,7 @@ def classify(error: SegdlError, *, resolvable: bool = False) -> Action:
     if isinstance(error, RepresentationChanged):
         return Action.CHANGED
     if isinstance(error, StatusError):
-        if resolvable and (
-            error.status in _EXPIRED_STATUS or 300 <= error.status < 400
-        ):
+        if resolvable and (expires_with(error.status) or 300 <= error.status < 400):
             return Action.RESOLVE
         return Action.RETRY if error.status in _PASSING_STATUS else Action.FATAL
     if isinstance(error, RedirectRefused):
@@ -124,15 +125,23 @@ def classify(error: SegdlError, *, resolvable: bool = False) -> Action:
     return Action.FATAL
 
 
+def expires_with(status: int) -> bool:
+    """Tell whether a signed link may answer so once its time is over."""
+    return status in _EXPIRED_STATUS
+
+
+def is_busy(error: SegdlError) -> bool:
+    """Tell whether an origin said that it is too busy, for anybody."""
+    return isinstance(error, StatusError) and error.status in _BUSY_STATUS
+
+
 def may_be_refused(error: SegdlError) -> bool:
     """
     Tell whether the origin may have refused one connection more than it likes.
 
     Some say so (429, 503), some do not accept it, some cut it off.
     """
-    if isinstance(error, StatusError):
-        return error.status in _BUSY_STATUS
-    return isinstance(error, (ConnectError, IncompleteTransfer))
+    return is_busy(error) or isinstance(error, (ConnectError, IncompleteTransfer))
 
 
 def delay_seconds(

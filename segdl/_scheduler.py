@@ -45,8 +45,10 @@ from segdl._messages import (
     Progress,
     Shrunk,
 )
+from segdl._origins import OriginLimits
 from segdl._processes import Worker, can_spawn, not_started, proxy_environment
 from segdl._threads import start_without_signals
+from segdl._urls import Origin, origin
 from segdl._worker import TRANSFER, VERIFY
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, WorkerError
@@ -97,6 +99,7 @@ class Scheduler:
         self._verifier: Worker | None = None
         self._lanes: dict[int, tuple[Job, Worker]] = {}
         self._jobs: dict[int, Job] = {}
+        self._origins: dict[Origin, OriginLimits] = {}
         self._numbers = count(1)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._calls: deque[Callable[[], None]] = deque()
@@ -166,6 +169,9 @@ class Scheduler:
 
     def lane_number(self) -> int:
         return next(self._numbers)
+
+    def limits(self, url: str) -> OriginLimits:
+        return self._origins.setdefault(origin(url), OriginLimits())
 
     def fetch(self, job: Job, fetch: Fetch, size: int | None) -> None:
         worker = self._failing(job, lambda: self._worker_for(size))
@@ -310,9 +316,9 @@ class Scheduler:
         elif isinstance(message, (Hashed, Checked)):
             owner = self._jobs.get(message.job)
             if owner is not None and isinstance(message, Hashed):
-                self._for_job(owner, owner.on_hashed, message)
+                self._for_job(owner, owner.verdicts.on_hashed, message)
             elif owner is not None and isinstance(message, Checked):
-                self._for_job(owner, owner.on_checked, message)
+                self._for_job(owner, owner.verdicts.on_checked, message)
         elif isinstance(message, (Answered, Shrunk, Ended)):
             self._handle_lane(worker, message)
 
@@ -421,7 +427,7 @@ class Scheduler:
         if worker is self._verifier:
             self._verifier = None
             for job in list(self._jobs.values()):
-                self._for_job(job, job.on_verifier_lost, error)
+                self._for_job(job, job.verdicts.on_lost, error)
             return
         self._workers.remove(worker)
         lost = [n for n, (_, owner) in self._lanes.items() if owner is worker]

@@ -250,6 +250,11 @@ class Store:
         self.check_space(header.size or 0)
         self.part.truncate(header.size or 0)
 
+    def adopt(self, header: Header) -> None:
+        """Go on with an earlier run's pieces under the link of a new header."""
+        assert self.manifest is not None
+        self.manifest.adopt(header.url, header.url_sha256)
+
     def record(self, pieces: list[Piece]) -> None:
         """
         Record pieces that are written.
@@ -435,6 +440,7 @@ def new_header(
     piece: int,
     validator: Validator,
     url: str,
+    url_sha256: str,
     digest: str | None,
 ) -> Header:
     """Build a header whose part file is not made yet."""
@@ -443,7 +449,7 @@ def new_header(
         size=size,
         piece=piece,
         validator=validator,
-        url_sha256=url_digest(url),
+        url_sha256=url_sha256,
         url=strip_secrets(url),
         digest=digest,
         dev=0,
@@ -471,9 +477,14 @@ def unfinished(directory: Path) -> list[Header]:
     return headers
 
 
-def discard_unfinished(directory: str, name: SafeName, url: str) -> None:
+def discard_unfinished(directory: str, name: SafeName, identity: str) -> None:
     """
     Remove the part and manifest that earlier runs of a URL left under a name.
+
+    Args:
+        directory: Where they are.
+        name: Of the destination.
+        identity: The URL, or what stands for it: see `Request.identity`.
 
     Raises:
         StorageError: They can't be removed.
@@ -483,7 +494,7 @@ def discard_unfinished(directory: str, name: SafeName, url: str) -> None:
     store = Store(directory, "none")
     try:
         found = store.look(name)
-        if found is not None and found.header.url_sha256 == url_digest(url):
+        if found is not None and found.header.url_sha256 == url_digest(identity):
             store.discard()
     finally:
         store.close()

@@ -23,10 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from weakref import WeakSet
 
-from segdl import _urls
-from segdl._callbacks import Callbacks
 from segdl._job import Job
 from segdl._names import SafeName
+from segdl._reports import Reports
 from segdl._request import Request, checked_request
 from segdl._scheduler import Scheduler
 from segdl._store import discard_unfinished, unfinished, url_digest
@@ -34,12 +33,9 @@ from segdl._threads import SLICE_SECONDS
 from segdl._version import __version__
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, UsageError, WorkerError
-from segdl.progress import TaskEvent, eta_seconds
 from segdl.queue import DownloadQueue
-from segdl.stats import DownloadStats
 from segdl.task import (
     CANCELLED,
-    COMPLETED,
     DOWNLOADING,
     FAILED,
     FINAL,
@@ -53,6 +49,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from segdl.config import Durability, IoMode, OnExists
+    from segdl.progress import TaskEvent
 
 __all__ = ["DownloadEngine"]
 
@@ -138,7 +135,8 @@ class DownloadEngine:
             proxy=proxy,
             user_agent=user_agent,
         )
-        self.stats = DownloadStats()
+        self._reports = Reports(self._config.progress_interval)
+        self.stats = self._reports.stats
         self._limit_rate = self._config.limit_rate
         self._lock = threading.RLock()
         self._idle = threading.Condition(self._lock)
@@ -149,10 +147,8 @@ class DownloadEngine:
         self._running: dict[str, Job | None] = {}
         self._jobs: dict[int, DownloadTask] = {}
         self._ending: dict[str, Job] = {}
-        self._reported: dict[str, float] = {}
         self._numbers = count(1)
         self._scheduler: Scheduler | None = None
-        self._callbacks = Callbacks()
         self._shut = False
         self._closed = False
         _engines.add(self)
@@ -172,7 +168,7 @@ class DownloadEngine:
 
     def download(
         self,
-        url: str,
+        url: str | Callable[[], str],
         output_path: str | os.PathLike[str],
         filename: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -187,13 +183,17 @@ class DownloadEngine:
         Start to download a file, or queue it when all slots are taken.
 
         Args:
-            url: What to fetch; http or https.
+            url: What to fetch, http or https; or a function that gives it, for a link
+                that is signed for a while. It is called on a thread of its own, when
+                the download begins, and again when the link has expired.
             output_path: The directory to save in; created when missing.
             filename: Name to save as; None takes it from the response or the URL.
             headers: Request headers; sent to the URL's origin only.
             priority: A smaller number is served first.
             checksum: Expected digest, "algorithm:hex".
-            mirrors: Other URLs of the same file.
+            mirrors: Other URLs of the same file. Those that have it for certain (a
+                digest is known, or the strong validator is the same) share the work;
+                the others are turned to when the URL fails.
             on_exists: For this task, instead of the engine's.
             connections: For this task, instead of the engine's.
 
@@ -206,7 +206,13 @@ class DownloadEngine:
         """
         task = DownloadTask(url, output_path, filename, headers, priority)
         request = checked_request(
-            task, self._config, checksum, mirrors, on_exists, connections
+            task,
+            self._config,
+            checksum,
+            mirrors,
+            on_exists,
+            connections,
+            task._new_url,
         )
         with self._lock:
             self._check_usable()
@@ -235,9 +241,7 @@ class DownloadEngine:
             else:
                 self._discard_files(task)
             task._set_status(CANCELLED)
-            self.stats.fail_task(task_id, "cancelled")
-            self._event(task, "cancelled", {})
-            self._callbacks.put("completion", task)
+            self._reports.cancelled(task)
             self._admit()
         return True
 
@@ -325,17 +329,17 @@ class DownloadEngine:
         self, callback: Callable[[DownloadTask], object]
     ) -> None:
         """Have a function called with a task, every `progress_interval` seconds."""
-        self._callbacks.register("progress", callback)
+        self._reports.callbacks.register("progress", callback)
 
     def register_completion_callback(
         self, callback: Callable[[DownloadTask], object]
     ) -> None:
         """Have a function called with each task that completed, failed or cancelled."""
-        self._callbacks.register("completion", callback)
+        self._reports.callbacks.register("completion", callback)
 
     def register_event_callback(self, callback: Callable[[TaskEvent], object]) -> None:
         """Have a function called with each `TaskEvent`: what `--json` is made of."""
-        self._callbacks.register("event", callback)
+        self._reports.callbacks.register("event", callback)
 
     # --- the engine -------------------------------------------------------------------
 
@@ -406,7 +410,7 @@ class DownloadEngine:
             scheduler, self._scheduler = self._scheduler, None
         if scheduler is not None:
             scheduler.stop(_JOIN_SECONDS)
-        self._callbacks.close(None if wait else _CALLBACK_SECONDS)
+        self._reports.callbacks.close(None if wait else _CALLBACK_SECONDS)
         self._closed = True
         wake_waiters()
 
@@ -416,12 +420,13 @@ class DownloadEngine:
         """Pass on what a job tells."""
         task = self._jobs.get(job.number)
         if task is not None:
-            self._event(task, kind, fields)
+            self._reports.event(task, kind, fields)
 
     def job_ended(self, job: Job) -> None:
         """Move the task on, and start what waited for the job to end."""
         task = self._jobs.pop(job.number)
-        self._reported.pop(task.id, None)
+        self._requests[task.id] = job.request
+        self._reports.ended(task)
         if self._ending.get(task.id) is job:
             del self._ending[task.id]
             assert job.outcome is not None
@@ -437,7 +442,7 @@ class DownloadEngine:
                 self._start(task)
         if self._running.get(task.id) is job:
             del self._running[task.id]
-            self._take_over(task, job)
+            self._reports.take_over(task, job)
             self._finish(task, job)
             self._admit()
         self._idle.notify_all()
@@ -445,75 +450,21 @@ class DownloadEngine:
     def tick(self, now: float) -> None:
         """Bring the tasks up to date, and have progress callbacks called."""
         for task_id, job in self._running.items():
-            if job is None:
-                continue
-            task = self._tasks[task_id]
-            self._take_over(task, job)
-            rate = job.lanes.meter.rate(now)
-            task._speed = rate
-            if job.total_bytes is not None:
-                rest = job.total_bytes - job.downloaded_bytes
-                task._eta = eta_seconds(rest, rate)
-            self.stats.update_task_progress(
-                task_id, task.downloaded_size, task.total_size, rate
-            )
-            interval = self._config.progress_interval
-            if now - self._reported.setdefault(task_id, now) >= interval:
-                self._reported[task_id] = now
-                self._callbacks.put("progress", task, once=f"p{task_id}")
-                self._event(task, "progress", _progress_fields(task), once=True)
+            if job is not None:
+                self._reports.progressed(self._tasks[task_id], job, now)
 
     # --- the rest ---------------------------------------------------------------------
-
-    def _take_over(self, task: DownloadTask, job: Job) -> None:
-        """Copy a job's figures to its task."""
-        task._phase = job.phase
-        task._file_path = job.path or task._file_path
-        task._connections = len(job.lanes)
-        if job.phase == "probing" and task._total:
-            return  # gone on with: what was known stays until it is known again
-        total, done = job.total_bytes or 0, job.downloaded_bytes
-        same = total == task._total
-        task._downloaded, task._resumed, task._total = done, job.resumed_bytes, total
-        if total:
-            # A lost worker takes what it had not recorded; a bar does not jump back.
-            floor = task._progress if same else 0.0
-            task._progress = max(floor, min(1.0, done / total))
 
     def _finish(self, task: DownloadTask, job: Job) -> None:
         """Give a task its ending."""
         outcome = job.outcome
         assert outcome is not None
-        seconds = time.monotonic() - job.began
         if outcome.kind == "completed":
-            task._checksum = outcome.checksum
-            task._downloaded = task._total
-            task._set_status(COMPLETED)
-            self.stats.update_task_progress(task.id, task._total, task._total, 0.0)
-            self.stats.complete_task(task.id)
-            self._event(
-                task,
-                "completed",
-                {
-                    "path": task.file_path,
-                    "bytes": task.total_size,
-                    "seconds": seconds,
-                    "checksum": task.checksum,
-                },
-            )
+            seconds = time.monotonic() - job.began
+            self._reports.completed(task, seconds, outcome.checksum)
         else:
             error = outcome.error or SegdlError("the download was stopped")
-            task._fail(error)
-            self._report_failure(task)
-            return
-        self._callbacks.put("completion", task)
-
-    def _report_failure(self, task: DownloadTask) -> None:
-        error = task.error or ""
-        code = type(task._error).__name__
-        self.stats.fail_task(task.id, error)
-        self._event(task, "failed", {"code": code, "error": error})
-        self._callbacks.put("completion", task)
+            self._reports.failed(task, error)
 
     def _admit(self) -> None:
         """Give free slots to the first tasks of the queue."""
@@ -524,8 +475,7 @@ class DownloadEngine:
             task._set_status(DOWNLOADING)
             task._phase = "probing"
             self._running[task.id] = None
-            self.stats.start_task(task.id)
-            self._event(task, "start", {})
+            self._reports.started(task)
             if task.id not in self._ending:
                 self._start(task)
 
@@ -535,8 +485,7 @@ class DownloadEngine:
             scheduler = self._running_scheduler()
         except WorkerError as error:
             del self._running[task.id]
-            task._fail(error)
-            self._report_failure(task)
+            self._reports.failed(task, error)
             return
         number = next(self._numbers)
         job = Job(number, self._requests[task.id], self._config, scheduler)
@@ -558,13 +507,11 @@ class DownloadEngine:
         """Stop a task's job, if it has one, and pause it."""
         job = self._running.pop(task.id, None)
         if job is not None:
-            self._take_over(task, job)
+            self._reports.take_over(task, job)
             self._ending[task.id] = job
             self._schedule(job.stop)
         task._set_status(PAUSED)
-        self.stats.update_task_progress(
-            task.id, task.downloaded_size, task.total_size, 0.0
-        )
+        self._reports.stopped(task)
 
     def _halt_all(self) -> None:
         """Pause everything that is pending or downloading."""
@@ -591,7 +538,7 @@ class DownloadEngine:
         if name is not None:
             # Somebody else may be at it, or it may be gone: nothing of ours is left.
             with contextlib.suppress(SegdlError):
-                discard_unfinished(request.directory, name, request.urls[0])
+                discard_unfinished(request.directory, name, request.identity)
 
     def _failed_task(
         self, url: str, directory: str | os.PathLike[str], name: str, error: UsageError
@@ -599,28 +546,10 @@ class DownloadEngine:
         """Make the task of a download that can't even be asked for."""
         task = DownloadTask(url, directory, name)
         task._attach(self)
-        task._fail(error)
         with self._lock:
             self._tasks[task.id] = task
-            self._report_failure(task)
+            self._reports.failed(task, error)
         return task
-
-    def _event(
-        self,
-        task: DownloadTask,
-        kind: str,
-        fields: dict[str, Any],
-        *,
-        once: bool = False,
-    ) -> None:
-        event = TaskEvent(
-            kind=kind,
-            task_id=task.id,
-            url=_urls.redact(task.url),
-            time=time.time(),
-            fields=fields,
-        )
-        self._callbacks.put("event", event, once=f"e{task.id}" if once else None)
 
     def _wait_idle(
         self, idle: Callable[[], bool], timeout: float | None = None
@@ -643,16 +572,6 @@ class DownloadEngine:
                 "this DownloadEngine belongs to the process that made it; make a new "
                 "one after os.fork()"
             )
-
-
-def _progress_fields(task: DownloadTask) -> dict[str, Any]:
-    return {
-        "downloaded": task.downloaded_size,
-        "total": task.total_size,
-        "speed": task.speed,
-        "eta": task.eta,
-        "connections": task.connections,
-    }
 
 
 @atexit.register

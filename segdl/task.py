@@ -23,7 +23,7 @@ from segdl._threads import SLICE_SECONDS
 from segdl.errors import Cancelled, SegdlError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 __all__ = ["DownloadTask"]
 
@@ -60,7 +60,9 @@ class DownloadTask:
     A file to download.
 
     Args:
-        url: What to fetch; http or https.
+        url: What to fetch, http or https; or a function that gives it, for a link
+            that is signed for a while: it is called when the download begins, and
+            again when the link has expired.
         output_path: The directory to save in; created when missing.
         filename: Name to save as; None takes it from the response or the URL, made
             safe.
@@ -83,6 +85,7 @@ class DownloadTask:
         "_error",
         "_eta",
         "_file_path",
+        "_new_url",
         "_phase",
         "_progress",
         "_resumed",
@@ -99,7 +102,7 @@ class DownloadTask:
 
     def __init__(
         self,
-        url: str,
+        url: str | Callable[[], str],
         output_path: str | os.PathLike[str],
         filename: str | None = None,
         headers: Mapping[str, str] | None = None,
@@ -108,7 +111,8 @@ class DownloadTask:
         if isinstance(priority, bool) or not isinstance(priority, int):
             raise UsageError(f"priority is a whole number, not {priority!r}")
         self.id = f"{_prefix}-{next(_numbers)}"
-        self.url = url
+        self.url = url if isinstance(url, str) else ""
+        self._new_url = None if isinstance(url, str) else url
         self.output_path = _directory(output_path)
         self.filename = filename
         self.headers = dict(headers) if headers else {}

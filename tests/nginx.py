@@ -34,6 +34,7 @@ worker_processes {workers};
 pid {prefix}/nginx.pid;
 error_log {prefix}/error.log warn;
 {user}
+{main}
 events {{ worker_connections 512; }}
 http {{
     log_format plain '$connection|$request_method|$uri|$http_range|$status|'
@@ -50,7 +51,7 @@ http {{
     default_type application/octet-stream;
     {http}
     server {{
-        listen 127.0.0.1:{port}{ssl};
+        listen 127.0.0.1:{port}{ssl} {listen};
         server_name localhost;
         {certificate}
         root {root};
@@ -101,9 +102,14 @@ class Nginx:
         port: 0 for a free one.
         workers: Worker processes.
         certificate: Certificate chain and private key, two PEM files: speaks TLS.
+        main: Directives outside of all blocks, such as `worker_rlimit_nofile 64;`.
         http: Directives for the http block, such as `limit_conn_zone ...;`.
         server: Directives for the server block, such as `limit_rate 1m;`.
+        listen: More parameters of `listen`, such as `http2`.
         access_log: Whether to keep a log of requests; a benchmark does without.
+
+    Attributes:
+        root: The directory, resolved.
 
     Raises:
         FileNotFoundError: There is no nginx program.
@@ -116,19 +122,23 @@ class Nginx:
         *,
         workers: int = 1,
         certificate: tuple[str, str] | None = None,
+        main: str = "",
         http: str = "",
         server: str = "",
+        listen: str = "",
         access_log: bool = True,
     ) -> None:
         program = find_nginx()
         if program is None:
             raise FileNotFoundError("there is no nginx program on this machine")
         self._program = program
-        self._root = Path(root).resolve()
+        self.root = Path(root).resolve()
         self._workers = workers
         self._certificate = certificate
+        self._main = main
         self._http = http
         self._server = server
+        self._listen = listen
         self._access_log = access_log
         self._process: subprocess.Popen[bytes] | None = None
         self._prefix = ""
@@ -174,6 +184,8 @@ class Nginx:
                 stdin=subprocess.DEVNULL,
                 stdout=stderr,
                 stderr=stderr,
+                # Nothing of a test's environment, where secrets may be planted.
+                env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,
             )
         try:
@@ -207,11 +219,13 @@ class Nginx:
             prefix=self._prefix,
             user=user,
             access_log=log,
+            main=self._main,
+            listen=self._listen,
             http=self._http,
             port=self.port,
             ssl=" ssl" if certificate else "",
             certificate=certificate,
-            root=self._root,
+            root=self.root,
             server=self._server,
         )
         Path(self._prefix, "nginx.conf").write_text(text, encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from weakref import WeakSet
 
 from segdl._fs._base import (
@@ -248,11 +249,17 @@ class PartFile:
             mode = replaced.st_mode & 0o777 if replaced else 0o666 & ~current_umask()
             with wrapped(f"set the mode of {self.path}"):
                 os.fchmod(self.fd, mode)
-        if not overwrite and self._linked(name):
-            return
-        if not overwrite and directory.exists(name):
-            raise _exists(path)
-        directory.rename(self.name, name)
+        try:
+            if not overwrite and self._linked(name):
+                return
+            if not overwrite and directory.exists(name):
+                raise _exists(path)
+            directory.rename(self.name, name)
+        except StorageError:
+            # It stays a part. AttributeError: Windows has no fchmod.
+            with suppress(AttributeError, OSError):
+                os.fchmod(self.fd, 0o600)
+            raise
 
     def _linked(self, name: str) -> bool:
         """Link the part to a free name; False where the file system has no links."""

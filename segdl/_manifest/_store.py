@@ -254,6 +254,17 @@ class Manifest:
         self._runs.append(replace(_this_run(len(self._pieces)), boot=""))
         self._rewrite()
 
+    def adopt(self, url: str, url_sha256: str) -> None:
+        """
+        Belong to another link to the same file from now on.
+
+        Args:
+            url: Without its secrets.
+            url_sha256: What it is recognised by.
+        """
+        self.header = fitting(replace(self.header, url=url, url_sha256=url_sha256))
+        self._rewrite()
+
     def compact(self) -> None:
         """Rewrite the log without what later records made void."""
         self._rewrite()

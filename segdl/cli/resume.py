@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR|FILE",
         help="a directory, or a download by its own name or its .part's or .segdl's",
     )
+    parser.add_argument(
+        "--url",
+        help="a new link to the same file, for one whose old link has expired or had a "
+        "query, which is never stored; goes with one FILE",
+    )
     add_engine_options(parser)
     add_output_options(parser)
 
@@ -42,11 +47,14 @@ def run(args: argparse.Namespace, console: Console) -> int:
         for path in dict.fromkeys(args.paths)
     ]
 
+    if args.url is not None and [type(place) for place in places] != [Sidecar]:
+        raise UsageError("--url is the new link of one download: name one FILE with it")
+
     def submit(engine: DownloadEngine) -> list[DownloadTask]:
         tasks: list[DownloadTask] = []
         for place in places:
             if isinstance(place, Sidecar):
-                tasks.append(_resume_one(engine, place))
+                tasks.append(_resume_one(engine, place, args.url))
                 continue
             found = engine.resume_unfinished(place)
             if not found and not args.quiet:
@@ -57,13 +65,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return run_tasks(args, console, config, submit)
 
 
-def _resume_one(engine: DownloadEngine, sidecar: Sidecar) -> DownloadTask:
+def _resume_one(
+    engine: DownloadEngine, sidecar: Sidecar, url: str | None
+) -> DownloadTask:
     header = sidecar.load().header
-    if url_digest(header.url) != header.url_sha256:
+    if url is None and url_digest(header.url) != header.url_sha256:
         raise UsageError(
             f"the URL of {header.name} had a query, which is never stored; give the "
-            f"whole URL again: segdl get -d {sidecar.directory} URL"
+            f"whole URL again: segdl resume {sidecar.directory}/{header.name} --url URL"
         )
     return engine.download(
-        header.url, sidecar.directory, header.name, checksum=header.digest
+        url or header.url, sidecar.directory, header.name, checksum=header.digest
     )

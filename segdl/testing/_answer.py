@@ -40,7 +40,9 @@ __all__ = [
 
 _ENDLESS = 2**63 - 1
 _HALFWAY = frozenset({"corrupt", "chunkbad"})
-_INSTEAD = frozenset({"hang", "headerhang", "garbage", "hdrflood"})
+_INSTEAD = frozenset(
+    {"hang", "headerhang", "garbage", "http09", "hdrflood", "hdrlines", "hdrline"}
+)
 _BOUNDARY = "segdl-boundary"
 
 
@@ -228,10 +230,7 @@ def _honest(
     answer.resize(0, size)
     wanted = _wanted_range(request, representation, options, counts)
     if wanted is not None and wanted[0] == wanted[1]:
-        refusal = page(416, "no such range\n")
-        refusal.size = size
-        refusal.content_range = f"bytes */{size}"
-        return refusal
+        return _refuse_range(size)
     if wanted is not None:
         answer.status = 206
         answer.resize(*wanted)
@@ -240,6 +239,13 @@ def _honest(
         answer.content_length = None
         answer.chunked = True
     return answer
+
+
+def _refuse_range(size: int) -> Answer:
+    refusal = page(416, "no such range\n")
+    refusal.size = size
+    refusal.content_range = f"bytes */{size}"
+    return refusal
 
 
 def _wanted_range(
@@ -353,6 +359,8 @@ def _spoil_one(answer: Answer, fault: Fault) -> Answer:
     if fault.kind in _INSTEAD:
         answer.instead = fault
         return answer
+    if fault.kind == "unsatisfied":
+        return _refuse_range(_number(fault, answer.size))
     replacement = _REPLACING.get(fault.kind)
     if replacement is not None:
         page_instead = replacement(fault)

@@ -24,6 +24,8 @@ __all__ = ["Cut", "Pace", "Sender", "SharedBucket"]
 
 _FLOOD_LINE = b"X-Flood: " + b"f" * 1012 + b"\r\n"
 _FLOOD_DEFAULT_BYTES = 1 << 30
+_SHORT_LINE = b"X: y\r\n"
+_SHORT_DEFAULT_LINES = 100_000
 _GARBAGE = b"\x00\xff\x16\x03 this is no HTTP \r\n\r\n" * 8
 
 
@@ -178,12 +180,14 @@ class Sender:
 
     def _instead(self, answer: Answer, fault: Fault, head: bytes) -> None:
         """Do what happens in place of the head; return only after a flood of one."""
-        if fault.kind == "hdrflood":
+        if fault.kind in {"hdrflood", "hdrlines", "hdrline"}:
             self._record.status = answer.status
-            self._flood(head, fault.number or _FLOOD_DEFAULT_BYTES)
+            self._flood(head, fault)
             return
         if fault.kind == "garbage":
             self._raw(_GARBAGE)
+        elif fault.kind == "http09":
+            self._run(answer, answer.begin, answer.end)
         elif fault.where.header or fault.kind == "headerhang":
             self._raw(head[: len(head) // 2])
         self._cut(fault.kind)
@@ -197,12 +201,22 @@ class Sender:
             self._wire.end()
         raise Cut
 
-    def _flood(self, head: bytes, count: int) -> None:
+    def _flood(self, head: bytes, fault: Fault) -> None:
+        count = fault.number or _FLOOD_DEFAULT_BYTES
+        unit, end = _FLOOD_LINE * 64, b"\r\n"
         self._raw(head[:-2])
+        if fault.kind == "hdrflood":
+            count += -count % len(_FLOOD_LINE)
+        elif fault.kind == "hdrlines":
+            count = (fault.number or _SHORT_DEFAULT_LINES) * len(_SHORT_LINE)
+            unit = _SHORT_LINE * 10_000
+        else:
+            self._raw(b"X-Flood: ")
+            unit, end = b"f" * 65536, b"\r\n\r\n"
         while count > 0:
-            self._raw(_FLOOD_LINE * 64)
-            count -= len(_FLOOD_LINE) * 64
-        self._raw(b"\r\n")
+            self._raw(unit[:count])
+            count -= len(unit)
+        self._raw(end)
 
     def _run(self, answer: Answer, position: int, stop: int) -> int:
         """Send the body up to an offset and give that offset."""

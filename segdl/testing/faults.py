@@ -34,9 +34,13 @@ KIND, in place of the answer:
     hang              nothing is answered, the connection stays open
     headerhang        half of the head, then nothing, the connection stays open
     garbage           bytes that are no HTTP, then the end
+    http09            the body without any head, as HTTP/0.9 had it, then the end
     hdrflood[=N]      N bytes of header fields (1 GiB) before the head ends
+    hdrlines[=N]      N short header fields (100,000) before the head ends
+    hdrline[=N]       a header field with a value of N bytes (1 GiB)
     interim=N         N answers "103 Early Hints" before the real one
     status=N[:retry=X]  an error with this status, and Retry-After: X
+    unsatisfied[=N]   416 with the complete length, or with N for it
     redirect=URL      302 to this URL
     html              200 with a login page
 
@@ -112,9 +116,13 @@ _ARGUMENTS = {
     "hang": "",
     "headerhang": "",
     "garbage": "",
+    "http09": "",
     "hdrflood": "n?",
+    "hdrlines": "n?",
+    "hdrline": "n?",
     "interim": "n",
     "status": "retry",
+    "unsatisfied": "n?",
     "redirect": "text",
     "html": "",
     "short": "n?",

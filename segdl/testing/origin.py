@@ -53,7 +53,8 @@ class Origin:
     | `/status/CODE?retry=X` | an error, with Retry-After |
     | `/login` | 200 and an HTML form, like a captive portal |
 
-    `rate`, `total_rate`, `latency` and `max_connections` may be set while it runs.
+    `rate`, `total_rate`, `latency`, `max_connections` and `max_sockets` may be set
+    while it runs.
 
     Args:
         host: Address to listen on.
@@ -62,6 +63,8 @@ class Origin:
         total_rate: Bytes per second of all connections together, None for no limit.
         latency: Seconds before each answer.
         max_connections: Requests served at the same time; more get 503. None for any.
+        max_sockets: Connections that are open at the same time, idle ones too; more are
+            refused, as by a port on which nothing listens. None for any.
         tls: Speak TLS with this certificate.
         root: Directory to serve below /files/.
         log: The request log, a new one when None.
@@ -76,6 +79,7 @@ class Origin:
         total_rate: float | None = None,
         latency: float = 0.0,
         max_connections: int | None = None,
+        max_sockets: int | None = None,
         tls: TlsFiles | None = None,
         root: Path | None = None,
         log: RequestLog | None = None,
@@ -84,6 +88,7 @@ class Origin:
         self.total_rate = total_rate
         self.latency = latency
         self.max_connections = max_connections
+        self.max_sockets = max_sockets
         self.root = root
         self.log = RequestLog() if log is None else log
         self.tls = tls
@@ -201,13 +206,10 @@ class Origin:
             raise RuntimeError("the origin runs already")
         if self.tls is not None:
             self._context = server_context(self.tls)
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        server = socket.create_server(
-            (self._host, self._port), family=family, backlog=512
-        )
+        server = self._bind()
         self._port = server.getsockname()[1]
-        server.setblocking(False)
         self._wake, woken = socket.socketpair()
+        woken.setblocking(False)
         self._stopping = threading.Event()
         self._listener = threading.Thread(
             target=self._listen,
@@ -240,18 +242,47 @@ class Origin:
         if listener.is_alive() or any(thread.is_alive() for thread in threads):
             raise RuntimeError("a thread of the origin does not end")
 
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        server = socket.create_server(
+            (self._host, self._port), family=family, backlog=512
+        )
+        server.setblocking(False)
+        return server
+
     def _listen(self, server: socket.socket, woken: socket.socket) -> None:
-        with server, woken, selectors.DefaultSelector() as selector:
-            selector.register(server, selectors.EVENT_READ)
+        with woken, selectors.DefaultSelector() as selector:
             selector.register(woken, selectors.EVENT_READ)
+            selector.register(server, selectors.EVENT_READ)
             while not self._stopping.is_set():
                 selector.select()
-                try:
-                    self._take(server.accept()[0])
-                except BlockingIOError:
-                    pass  # woken to stop, or the peer is gone again
-                except OSError:
-                    self._stopping.wait(0.01)  # out of descriptors: no busy loop
+                with suppress(BlockingIOError):
+                    woken.recv(4096)
+                refusing = server.fileno() < 0
+                if not refusing:
+                    self._accept(server)
+                if refusing is self._is_full():
+                    continue
+                if refusing:
+                    # Its connections kept the port from being given to another.
+                    server = self._bind()
+                    selector.register(server, selectors.EVENT_READ)
+                else:
+                    selector.unregister(server)
+                    server.close()
+        server.close()
+
+    def _accept(self, server: socket.socket) -> None:
+        try:
+            self._take(server.accept()[0])
+        except BlockingIOError:
+            pass  # woken, or the peer is gone again
+        except OSError:
+            self._stopping.wait(0.01)  # out of descriptors: no busy loop
+
+    def _is_full(self) -> bool:
+        with self._lock:
+            return self.max_sockets is not None and len(self._wires) >= self.max_sockets
 
     def _take(self, sock: socket.socket) -> None:
         sock.setblocking(True)
@@ -286,3 +317,6 @@ class Origin:
             with self._lock:
                 del self._wires[threading.current_thread()]
                 wire.close()
+            if self.max_sockets is not None and self._wake is not None:
+                with suppress(OSError):  # it stops
+                    self._wake.send(b".")

@@ -66,6 +66,49 @@ def test_a_name_without_a_manifest(
     assert ran.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("target", ["a.bin", "a.bin.segdl"])
+def test_resume_with_a_new_link(
+    program: Program, segdl_origin: Origin, tmp_path: Path, target: str
+) -> None:
+    """An old download goes on with a new link to the same file."""
+    old = segdl_origin.blob_url(1, SIZE, "a.bin") + "?signature=old"
+    with downloading(segdl_origin, tmp_path, old):
+        pass
+    before = len(segdl_origin.log.settle())
+    new = segdl_origin.blob_url(1, SIZE, "other-name") + "?signature=new"
+    ran = program("resume", target, "--url", new, "--json", "-x", "1")
+    assert ran.code == 0
+    (resumed,) = ran.of("resumed")
+    assert resumed["bytes"] > 0
+    assert (tmp_path / "a.bin").read_bytes() == segdl_origin.blob(1, SIZE).read()
+    entries = segdl_origin.log.settle()[before:]
+    assert {entry.query for entry in entries} == {"signature=new"}
+    assert sum(entry.sent_bytes for entry in entries) <= SIZE - resumed["bytes"]
+
+
+def test_resume_with_a_link_to_another_file(
+    program: Program, segdl_origin: Origin, unfinished: Path
+) -> None:
+    """It is refused with the reason, and what is there stays."""
+    before = Path(f"{unfinished}.segdl").read_bytes()
+    ran = program("resume", unfinished, "--url", segdl_origin.blob_url(2, SIZE))
+    assert ran.code == 5
+    assert "the entity tag was" in ran.err
+    left = Path(f"{unfinished}.segdl").read_bytes()
+    assert left.startswith(before.splitlines(keepends=True)[0])
+
+
+@pytest.mark.parametrize("targets", [["."], ["left/a.bin", "left/b.bin"]])
+def test_new_link_is_for_one_file(
+    program: Program, unfinished: Path, targets: list[str]
+) -> None:
+    """A link is of one file: with several, or a directory, it is refused."""
+    shutil.copy(f"{unfinished}.segdl", unfinished.parent / "b.bin.segdl")
+    ran = program("resume", *targets, "--url", "http://127.0.0.1/a")
+    assert ran.code == 2
+    assert "--url" in ran.err
+
+
 @pytest.mark.parametrize("target", ["directory", "file"])
 def test_resume_needs_a_url_that_had_a_query(
     program: Program, segdl_origin: Origin, tmp_path: Path, target: str

@@ -1,4 +1,4 @@
-"""How many connections "auto" comes to: few at first, then what helps."""
+"""How many connections there are: few at first where that is left open, and a limit."""
 
 from __future__ import annotations
 
@@ -47,3 +47,18 @@ def test_connections_that_do_not_help_are_closed(
     assert task.wait(30)
     check_whole(task, origin.blob(1, SIZE))
     assert max(seen) == peak(origin) == 2 * FEW
+
+
+@pytest.mark.parametrize("connections", [1, 2, 7])
+def test_never_more_connections_than_said(origin, fetch, connections) -> None:
+    """The number of connections is a limit."""
+    origin.rate = 12 * MIB
+    task = fetch(origin.blob_url(1, SIZE), connections=connections)
+    check_whole(task, origin.blob(1, SIZE))
+    assert peak(origin) <= connections
+
+
+def test_connection_close(origin, fetch) -> None:
+    """An origin that closes after each answer is no failure."""
+    url = origin.blob_url(1, SIZE, f="close")
+    check_whole(fetch(url, retry_times=0), origin.blob(1, SIZE))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from http_checks import MIB, check_failed, check_whole, recorded_bytes
 
-from segdl.errors import StatusError
+from segdl.errors import IntegrityError, StatusError
 
 SIZE = 20 * MIB + 3
 RATE = 24 * MIB
@@ -83,3 +83,131 @@ def test_all_sources_fail(origin, other_origin, fetch, out) -> None:
     )
     check_failed(task, StatusError, "410")
     assert recorded_bytes(out, origin.blob(1, SIZE)) > 0
+
+
+# --- mirrors that share the work ------------------------------------------------------
+
+
+def test_mirrors_share_the_work(origin, other_origin, fetch) -> None:
+    """A mirror with the same strong entity tag has lanes beside the URL."""
+    origin.rate = other_origin.rate = 4 * MIB
+    task = fetch(origin.blob_url(1, SIZE), mirrors=[other_origin.blob_url(1, SIZE)])
+    check_whole(task, origin.blob(1, SIZE))
+    assert origin.log.bytes_sent() > 2 * MIB
+    assert other_origin.log.bytes_sent() > 2 * MIB
+    assert origin.log.bytes_sent() + other_origin.log.bytes_sent() < SIZE + 8 * MIB
+
+
+def test_faster_mirror_brings_more(origin, other_origin, fetch) -> None:
+    """Lanes go where they are fastest."""
+    origin.rate, other_origin.rate = MIB // 4, 4 * MIB
+    task = fetch(
+        origin.blob_url(1, SIZE),
+        mirrors=[other_origin.blob_url(1, SIZE)],
+        connections=6,
+        wait=30,
+    )
+    check_whole(task, origin.blob(1, SIZE))
+    assert other_origin.log.bytes_sent() > 2 * origin.log.bytes_sent()
+
+
+@pytest.mark.parametrize(
+    "options", [{"etag": "weak"}, {"etag": "none"}, {"etag": "none", "lm": "none"}]
+)
+def test_unproved_mirror_is_not_mixed_in(origin, other_origin, fetch, options) -> None:
+    """Without a digest, only a strong validator proves that a mirror has the file."""
+    origin.rate = 8 * MIB
+    task = fetch(
+        origin.blob_url(1, SIZE), mirrors=[other_origin.blob_url(2, SIZE, **options)]
+    )
+    check_whole(task, origin.blob(1, SIZE))
+    assert len(other_origin.log.entries) == 1
+
+
+def test_mirror_that_lies_is_found_by_the_digest(origin, other_origin, fetch) -> None:
+    """What a mirror brought is fetched again from the URL, and the file is right."""
+    origin.rate = other_origin.rate = 8 * MIB
+    blob = origin.blob(1, SIZE)
+    task = fetch(
+        origin.blob_url(1, SIZE),
+        mirrors=[other_origin.blob_url(2, SIZE, etag="none", lm="none")],
+        checksum=f"sha256:{blob.digest()}",
+    )
+    check_whole(task, blob)
+    assert other_origin.log.bytes_sent() > MIB
+    assert origin.log.served_twice() < 4 * MIB
+
+
+def test_url_that_lies_is_replaced_by_a_mirror(origin, other_origin, fetch) -> None:
+    """When the URL itself has the wrong bytes, a mirror brings all of them."""
+    origin.rate = other_origin.rate = 16 * MIB
+    blob = origin.blob(1, SIZE)
+    task = fetch(
+        origin.blob_url(2, SIZE),
+        mirrors=[other_origin.blob_url(1, SIZE)],
+        checksum=f"sha256:{blob.digest()}",
+    )
+    check_whole(task, blob)
+
+
+def test_all_sources_lie(origin, other_origin, fetch) -> None:
+    """With wrong bytes everywhere nothing is published, and each was asked once."""
+    origin.rate = other_origin.rate = 16 * MIB
+    task = fetch(
+        origin.blob_url(2, SIZE),
+        mirrors=[other_origin.blob_url(3, SIZE)],
+        checksum=f"sha256:{origin.blob(1, SIZE).digest()}",
+        wait=30,
+    )
+    check_failed(task, IntegrityError, "sha256")
+    sent = origin.log.bytes_sent() + other_origin.log.bytes_sent()
+    assert sent < 4 * SIZE
+
+
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_mirror_that_changes_is_dropped(
+    origin, other_origin, fetch, with_checksum
+) -> None:
+    """Its pieces are fetched again, from the URL."""
+    origin.rate = other_origin.rate = 4 * MIB
+    blob = origin.blob(1, SIZE)
+    faults = ["rst@byte1500000,9", "swap=2@range3"]
+    task = fetch(
+        origin.blob_url(1, SIZE),
+        mirrors=[other_origin.blob_url(1, SIZE, f=faults)],
+        checksum=f"sha256:{blob.digest()}" if with_checksum else None,
+    )
+    check_whole(task, blob)
+
+
+def test_mirror_of_another_length_is_dropped(origin, other_origin, fetch) -> None:
+    """One answer is enough to see that."""
+    origin.rate = 8 * MIB
+    task = fetch(origin.blob_url(1, SIZE), mirrors=[other_origin.blob_url(1, SIZE - 1)])
+    check_whole(task, origin.blob(1, SIZE))
+    assert len(other_origin.log.entries) == 1
+
+
+def test_url_that_goes_away_leaves_it_to_the_mirrors(
+    origin, other_origin, fetch
+) -> None:
+    """Lanes of a proved mirror go on without a new beginning."""
+    origin.rate = other_origin.rate = 4 * MIB
+    task = fetch(
+        origin.blob_url(1, SIZE, f=["rst@byte2000000,9", "status=404@range4,*"]),
+        mirrors=[other_origin.blob_url(1, SIZE)],
+    )
+    check_whole(task, origin.blob(1, SIZE))
+    assert origin.log.bytes_sent() + other_origin.log.bytes_sent() < SIZE + 8 * MIB
+
+
+@pytest.mark.parametrize("fault", ["status=404", "status=500", "rst", "hang", "html"])
+def test_mirror_that_fails_harms_nothing(origin, other_origin, fetch, fault) -> None:
+    """The URL alone does, as if there were no mirror."""
+    origin.rate = 8 * MIB
+    task = fetch(
+        origin.blob_url(1, SIZE),
+        mirrors=[other_origin.blob_url(1, SIZE, f=fault)],
+        timeout=1,
+    )
+    check_whole(task, origin.blob(1, SIZE))

@@ -1,4 +1,4 @@
-"""What a second run keeps of the first, and when it must not (rows 34, 37, 64)."""
+"""What a second run keeps of the first, and when it must not (row 64)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,6 @@ from segdl.errors import (
     ConnectError,
     DestinationBusy,
     DestinationExists,
-    StatusError,
     UsageError,
 )
 from segdl.testing import Blob, Origin
@@ -149,55 +148,6 @@ def test_failure_and_resume(origin, make_engine, out) -> None:
     assert origin.log.served_twice() < AGAIN
 
 
-@pytest.mark.parametrize("kind", ["weak", "none"])
-@pytest.mark.parametrize("with_checksum", [False, True])
-def test_without_a_strong_validator(
-    origin, make_engine, out, kind, with_checksum
-) -> None:
-    """Nothing is combined across runs on a weak validator's word, but a checksum's."""
-    origin.rate = RATE
-    url = origin.blob_url(1, SIZE, etag=kind, lm="none")
-    checksum = f"sha256:{origin.blob(1, SIZE).digest()}" if with_checksum else None
-    leave_half(make_engine, url, out, checksum=checksum)
-    skip = len(origin.log.settle())
-    task = make_engine().download(url, out, NAME, checksum=checksum)
-    assert task.wait(10)
-    check_whole(task, origin.blob(1, SIZE))
-    begin, fields = first_range(origin, skip)
-    assert "if-range" not in fields
-    assert (begin > 0) is with_checksum
-    assert (task.resumed_size > 0) is with_checksum
-
-
-def test_strong_date_as_validator(origin, make_engine, out) -> None:
-    """Without an entity tag, a Last-Modified long past goes into If-Range."""
-    origin.rate = RATE
-    url = origin.blob_url(1, SIZE, etag="none")
-    leave_half(make_engine, url, out)
-    skip = len(origin.log.settle())
-    task = make_engine().download(url, out, NAME)
-    assert task.wait(10)
-    check_whole(task, origin.blob(1, SIZE))
-    begin, fields = first_range(origin, skip)
-    assert begin > 0
-    assert fields["if-range"].endswith(" GMT")
-
-
-def test_34_if_range_that_is_not_understood(origin, make_engine, out) -> None:
-    """An origin that answers If-Range with the whole file is asked without it."""
-    origin.rate = RATE
-    url = origin.blob_url(1, SIZE, f="ignoreif")
-    leave_half(make_engine, url, out)
-    skip = len(origin.log.settle())
-    task = make_engine().download(url, out, NAME)
-    assert task.wait(10)
-    check_whole(task, origin.blob(1, SIZE))
-    assert task.resumed_size > SIZE // 2 - AGAIN
-    second_run = origin.log.entries[skip:]
-    assert sum(r.sent_bytes for r in second_run) < SIZE - task.resumed_size + AGAIN
-    assert sum("if-range" in r.headers for r in second_run) == 1
-
-
 @pytest.fixture
 def file_origin(tmp_path, segdl_origin_factory):
     """Give an origin of a real file, its path, and a function that replaces it."""
@@ -219,18 +169,11 @@ def file_origin(tmp_path, segdl_origin_factory):
     ("size", "options"),
     [
         (SIZE, ""),
-        (SIZE + 4 * MIB, ""),
-        (3 * MIB, ""),
         (0, ""),
         (SIZE, "?f=ignoreif"),
-        (3 * MIB, "?f=ignoreif"),
-        (3 * MIB, "?f=ignoreif&f=nolast416"),
-        (0, "?f=ignoreif"),
     ],
 )
-def test_37_changed_between_the_runs(
-    file_origin, make_engine, out, size, options
-) -> None:
+def test_changed_between_the_runs(file_origin, make_engine, out, size, options) -> None:
     """A file that changed meanwhile is begun anew; no old byte is in it."""
     origin, replace = file_origin
     url = origin.file_url(NAME) + options
@@ -245,7 +188,7 @@ def test_37_changed_between_the_runs(
     assert task.resumed_size == 0
 
 
-def test_37_changed_while_paused(file_origin, make_engine, out) -> None:
+def test_changed_while_paused(file_origin, make_engine, out) -> None:
     """The same within one engine."""
     origin, replace = file_origin
     task = half(make_engine(), origin.file_url(NAME), out)
@@ -256,7 +199,7 @@ def test_37_changed_while_paused(file_origin, make_engine, out) -> None:
     check_whole(task, fresh)
 
 
-def test_37_changed_but_a_checksum_wants_the_old_one(
+def test_changed_but_a_checksum_wants_the_old_one(
     file_origin, make_engine, out
 ) -> None:
     """With a checksum of the old version, the new one is never published."""
@@ -268,23 +211,6 @@ def test_37_changed_but_a_checksum_wants_the_old_one(
     assert task.wait(10)
     assert task.status == "failed"
     assert NAME not in names(out)
-
-
-def test_37_416_that_says_nothing(origin, make_engine, out) -> None:
-    """A 416 at a resume that tells no length does not cost what is there."""
-    origin.rate = 2 * RATE
-    # One lane: the second request is the resume's.
-    url = origin.blob_url(1, SIZE, f="status=416@req2")
-    leave_half(make_engine, url, out, connections=1)
-    before = recorded_bytes(out, origin.blob(1, SIZE))
-    task = make_engine().download(url, out, NAME)
-    assert task.wait(10)
-    check_failed(task, StatusError, "416")
-    assert recorded_bytes(out, origin.blob(1, SIZE)) == before
-    assert task.resume()
-    assert task.wait(10)
-    check_whole(task, origin.blob(1, SIZE))
-    assert task.resumed_size == before
 
 
 def test_other_url_of_the_same_name(origin, make_engine, out) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -328,6 +329,43 @@ def test_requests_above_the_limit_get_503_until_one_ends(limit, ask, dial):
         line.sock.close()
         origin.log.settle()
         assert ask(origin, url).status == 200
+
+
+def test_connections_above_the_limit_are_refused_until_one_ends(ask, dial):
+    """max_sockets counts open connections; the port refuses, and is kept."""
+    with Origin(max_sockets=2) as origin:
+        url = origin.blob_url(1, 50)
+        lines = [dial(origin), dial(origin)]
+        for line in lines:
+            line.send(url)
+            line.read_head()
+        until_it(lambda: refuses(origin))
+        lines[0].sock.close()
+        until_it(lambda: not refuses(origin))
+        lines[1].sock.close()
+        until_it(lambda: not refuses(origin))
+        origin.max_sockets = None
+        assert ask(origin, url).status == 200
+
+
+def refuses(origin: Origin) -> bool:
+    """Tell whether the origin refuses a connection, not merely cuts it."""
+    try:
+        with socket.create_connection(("127.0.0.1", origin.port), timeout=10) as sock:
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1)
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        pass  # it was in the queue when the port was closed
+    return False
+
+
+def until_it(holds) -> None:
+    """Wait until something holds, or fail."""
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
 
 
 def test_throttled_answer_is_whole(ask):

@@ -187,6 +187,24 @@ def test_hdrflood_sends_so_many_header_bytes(origin, ask):
     assert (reply.status, reply.body) == (200, WHOLE)
 
 
+@covers("hdrlines", "hdrline")
+def test_heads_of_many_lines_or_of_a_long_one(origin, ask):
+    """A head may have very many fields, or one with a very long value."""
+    reply = ask(origin, origin.blob_url(1, SIZE, f="hdrlines=25000"))
+    assert reply.head.count("X: y") == 25_000
+    assert (reply.status, reply.body) == (200, WHOLE)
+    reply = ask(origin, origin.blob_url(1, SIZE, f="hdrline=200000"))
+    assert reply.fields["x-flood"] == "f" * 200_000
+    assert (reply.status, reply.body) == (200, WHOLE)
+
+
+@covers("http09")
+def test_http09_has_no_head(origin, ask):
+    """The body comes at once, and its end is that of the connection."""
+    reply = ask(origin, origin.blob_url(1, SIZE, f="http09"))
+    assert reply.raw == WHOLE
+
+
 @covers("interim")
 def test_interim_answers_come_before_the_real_one(origin, ask):
     """A number of 1xx heads precede the answer."""
@@ -272,6 +290,14 @@ def test_416_without_a_length(origin, ask):
     reply = ask(origin, url, f"Range: bytes={SIZE}-")
     assert reply.status == 416
     assert "content-range" not in reply.fields
+
+
+@covers("unsatisfied")
+@pytest.mark.parametrize(("fault", "length"), [("", SIZE), ("=7", 7)])
+def test_range_that_is_called_unsatisfied(origin, ask, fault, length):
+    """A range that is there gets 416, and the right length or another one."""
+    reply = ask(origin, origin.blob_url(1, SIZE, f=f"unsatisfied{fault}"), RANGE)
+    assert (reply.status, reply.fields["content-range"]) == (416, f"bytes */{length}")
 
 
 @covers("endless")

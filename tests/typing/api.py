@@ -170,6 +170,8 @@ def download(engine: DownloadEngine, directory: Path, policy: OnExists) -> None:
     engine.download(URL, directory, mirrors=(), on_exists="rename", connections="auto")
 
     engine.download(URL, directory, None, None, 0, None)  # type: ignore[call-arg]  # checksum has a name
+    engine.download(lambda: URL, directory)
+    engine.download(lambda: 5, directory)  # type: ignore[arg-type, return-value]  # no URL
     engine.download(URL, directory, on_exists="ask")  # type: ignore[arg-type]  # no such policy
 
 

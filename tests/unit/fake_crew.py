@@ -9,6 +9,8 @@ from itertools import count
 from typing import Any
 
 from segdl._messages import Fetch, Message
+from segdl._origins import OriginLimits
+from segdl._urls import Origin, origin
 from segdl.errors import SegdlError
 
 Done = Callable[[Any, "SegdlError | None"], None]
@@ -32,6 +34,7 @@ class FakeCrew:
         self.over: list[Any] = []
         self.waiting: deque[tuple[Callable[[], Any], Done]] = deque()
         self.timers: list[tuple[float, int, Callable[[], None]]] = []
+        self.origins: dict[Origin, OriginLimits] = {}
         self.results: deque[Callable[[], None]] = deque()
         self._numbers = count(1)
 
@@ -45,6 +48,9 @@ class FakeCrew:
 
     def lane_number(self) -> int:
         return next(self._numbers)
+
+    def limits(self, url: str) -> OriginLimits:
+        return self.origins.setdefault(origin(url), OriginLimits())
 
     def fetch(self, _job: Any, fetch: Fetch, _size: int | None) -> None:
         self.fetches.append(fetch)

@@ -269,9 +269,9 @@ class Play:
             return False
         message = self.said.popleft()
         if isinstance(message, Hashed):
-            self.job.on_hashed(message)
+            self.job.verdicts.on_hashed(message)
         elif isinstance(message, Checked):
-            self.job.on_checked(message)
+            self.job.verdicts.on_checked(message)
         return True
 
     def lose_verifier(self) -> None:
@@ -280,7 +280,7 @@ class Play:
         self.verifier = Verifier(self.said.append)
         self.heard = len(self.crew.verified)
         self.said.clear()
-        self.job.on_verifier_lost(CRASH)
+        self.job.verdicts.on_lost(CRASH)
 
     # --- what is there ----------------------------------------------------------------
 
@@ -336,8 +336,8 @@ def make_play(tmp_path: Path) -> Iterator[MakePlay]:
     yield making
     for play in made:
         play.verifier.close()
-        if play.job._destination.is_open:
-            play.job._destination.store.close()
+        if play.job.destination.is_open:
+            play.job.destination.store.close()
 
 
 def names(directory: Path) -> list[str]:
@@ -533,7 +533,7 @@ def test_a_file_that_cannot_be_read_back(make_play: MakePlay) -> None:
     """When the digest can't be computed the job fails, and stays resumable."""
     play = make_play(checksum=SHA256).start().run(in_phase("verifying"))
     row = failure_to_json(StorageError("EIO", errno=errno.EIO))
-    play.job.on_hashed(Hashed(1, {}, row))
+    play.job.verdicts.on_hashed(Hashed(1, {}, row))
     play.run().failed(StorageError, "EIO")
     assert names(play.directory) == [PART, MANIFEST]
 
@@ -543,7 +543,7 @@ def test_pieces_that_cannot_be_read_back(make_play: MakePlay) -> None:
     play = make_play(checksum=WRONG).start()
     play.run(lambda p: any(isinstance(m, Check) for m in p.crew.verified))
     row = failure_to_json(StorageError("EIO", errno=errno.EIO))
-    play.job.on_checked(Checked(1, [], row))
+    play.job.verdicts.on_checked(Checked(1, [], row))
     play.run().failed(StorageError, "EIO")
     assert names(play.directory) == [PART, MANIFEST]
 
@@ -600,7 +600,7 @@ def test_a_resume_with_nothing_missing(
     play = make_play().start().run(in_phase("publishing"))
     play.job.stop()
     play.crew.waiting.clear()
-    play.job._destination.store.close()  # as a killed process does
+    play.job.destination.store.close()  # as a killed process does
     play = make_play(checksum=checksum).start().run()
     play.completed()
     assert play.job.resumed_bytes == len(CONTENT)
@@ -778,8 +778,9 @@ def test_a_disk_that_fails_has_no_mirror(make_play: MakePlay) -> None:
     """A failure of the disk is not the source's: no mirror is asked."""
     play = make_play(urls=(URL, MIRROR)).start().run(recorded(MIB))
     play.end(play.live()[0], DiskFull("no room"))
+    asked = len(play.crew.fetches)
     play.run().failed(DiskFull)
-    assert {f.url for f in play.crew.fetches} == {URL}
+    assert len(play.crew.fetches) == asked
 
 
 def test_a_network_that_fails(make_play: MakePlay) -> None:
@@ -1038,7 +1039,7 @@ def test_a_file_that_appears(tmp_path: Path, make_play: MakePlay) -> None:
 def test_a_publish_that_was_cut_short(tmp_path: Path, make_play: MakePlay) -> None:
     """What an earlier run had only to finish is finished, without a request."""
     play = make_play().start().run(in_phase("publishing"))
-    play.job._destination.store.close()  # as a killed process does
+    play.job.destination.store.close()  # as a killed process does
     os.link(tmp_path / PART, tmp_path / NAME)
     play = make_play().start().run()
     play.completed()
@@ -1052,7 +1053,7 @@ def test_a_publish_of_another_url_that_was_cut_short(
     other = make_play(urls=("https://example.org/x/a.bin",)).start()
     other.content = OTHER
     other.run(in_phase("publishing"))
-    other.job._destination.store.close()  # as a killed process does
+    other.job.destination.store.close()  # as a killed process does
     os.link(tmp_path / PART, tmp_path / NAME)
     play = make_play().start().run()
     play.failed(DestinationExists, f"has {len(OTHER)} bytes")
@@ -1313,14 +1314,14 @@ def test_nothing_counts_after_the_end(make_play: MakePlay) -> None:
     """Late results of the verifier, and late pieces, change nothing."""
     play = scene_verifying(make_play)
     play.job.stop()
-    play.job.on_hashed(Hashed(1, {"sha256": "00" * 32}, None))
-    play.job.on_checked(Checked(1, [], None))
-    play.job.on_verifier_lost(CRASH)
+    play.job.verdicts.on_hashed(Hashed(1, {"sha256": "00" * 32}, None))
+    play.job.verdicts.on_checked(Checked(1, [], None))
+    play.job.verdicts.on_lost(CRASH)
     play.job.pieces_written([])
     play.run()
     assert play.job.outcome is not None
     assert play.job.outcome.kind == "stopped"
-    play.job.on_hashed(Hashed(1, {"sha256": "00" * 32}, None))
+    play.job.verdicts.on_hashed(Hashed(1, {"sha256": "00" * 32}, None))
     play.job.pieces_written([])
     play.job.fail(StorageError("late"))
     assert play.job.outcome.kind == "stopped"

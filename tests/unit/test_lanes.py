@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,6 +62,8 @@ class Owner:
     """A job that only writes down what its lanes tell it."""
 
     def __init__(self) -> None:
+        self.number = 1
+        self.verified = False
         self.told: list[tuple[Any, ...]] = []
 
     def probe_answered(self, answer: Answered) -> None:
@@ -73,6 +77,12 @@ class Owner:
 
     def lanes_gone(self) -> None:
         self.told.append(("lanes_gone",))
+
+    def pieces_doubted(self, doubted: Callable[[int], bool]) -> None:
+        self.told.append(("pieces_doubted", doubted))
+
+    def renew_link(self) -> None:
+        self.told.append(("renew_link",))
 
     def source_failed(self, error: SegdlError, action: Action) -> None:
         self.told.append(("source_failed", str(error), action))
@@ -97,17 +107,20 @@ class Stage:
         connections: int | str = "auto",
         retry_times: int = 3,
         headers: dict[str, str] | None = None,
+        mirrors: tuple[str, ...] = (),
+        new_url: Callable[[], str] | None = None,
     ) -> None:
         self.crew = FakeCrew()
         self.owner = Owner()
-        request = Request(
-            urls=(URL, MIRROR),
+        self._request = request = Request(
+            urls=(URL, *mirrors),
             headers=headers or {},
             directory="/nowhere",
             filename=None,
             digest=None,
             on_exists="reuse",
             connections=connections,
+            new_url=new_url,
         )
         config = EngineConfig(retry_times=retry_times, retry_delay=RETRY_SECONDS)
         self.split_answers: dict[int, int] = {}
@@ -126,12 +139,18 @@ class Stage:
         self.lanes.begin(Plan(size, piece), PART, VALIDATOR)
         return self.numbers()
 
+    def request(self, **changes: Any) -> Request:
+        """Give the request with changes."""
+        return replace(self._request, **changes)
+
     # --- workers ----------------------------------------------------------------------
 
-    def answer(self, lane: int, *, url: str = URL) -> Answered:
+    def answer(
+        self, lane: int, *, url: str = URL, validator: Validator = VALIDATOR
+    ) -> Answered:
         """Have a lane's answer come."""
         answer = Answered(
-            lane, url, True, None, VALIDATOR.to_json(), None, [], True, True
+            lane, url, True, None, validator.to_json(), None, [], True, True
         )
         self.lanes.on_answered(answer)
         return answer
@@ -191,6 +210,10 @@ class Stage:
     def numbers(self) -> list[int]:
         """Give the numbers of the lanes that fetch."""
         return sorted(self.segments)
+
+    def lanes_of(self, url: str) -> list[int]:
+        """Give the numbers of the lanes that ask a URL."""
+        return [lane for lane in self.numbers() if self.fetch_of(lane).url == url]
 
     def fetch_of(self, lane: int) -> Fetch:
         """Give the request of a lane."""
@@ -874,14 +897,197 @@ def test_a_stream_that_breaks() -> None:
 
 def test_another_source() -> None:
     """A mirror gets a fresh budget, ranges again, and not the user's secrets."""
-    stage = Stage(retry_times=1, headers={"Authorization": "Bearer t"})
+    secret = {"Authorization": "Bearer t"}
+    stage = Stage(retry_times=1, headers=secret, mirrors=(MIRROR,))
     stage.fail(stage.probe(), BROKEN)
     stage.lanes.whole = True
-    stage.lanes.use_source(MIRROR)
+    assert stage.lanes.turn_to_mirror()
     stage.fail(stage.probe(), BROKEN)
     fetch = stage.crew.fetches[-1]
     assert (fetch.url, fetch.headers, fetch.ranged) == (MIRROR, {}, True)
     assert [fields["attempt"] for _, fields in stage.crew.events] == [1, 1]
+
+
+def with_mirror(*, verified: bool = False, **options: Any) -> tuple[Stage, int]:
+    """Give a stage whose mirror was asked, and the number of that lane."""
+    stage = Stage(mirrors=(MIRROR,), **options)
+    stage.owner.verified = verified
+    stage.begin(100 * MIB)
+    (lane,) = stage.lanes_of(MIRROR)
+    return stage, lane
+
+
+def test_a_mirror_is_asked_once_at_first() -> None:
+    """One lane waits for the mirror's answer, and has a part of the file to bring."""
+    stage, lane = with_mirror(headers={"Authorization": "Bearer t"})
+    fetch = stage.fetch_of(lane)
+    assert (fetch.hold, fetch.complete, fetch.validator) == (True, 100 * MIB, None)
+    assert (fetch.part, fetch.headers) == (None, {})
+    assert len(stage.lanes_of(URL)) == 15
+
+
+def test_a_proved_mirror_writes() -> None:
+    """The same strong validator is proof; then the lane brings its part."""
+    stage, lane = with_mirror()
+    stage.answer(lane, url=MIRROR)
+    end = stage.segments[lane].end
+    assert stage.crew.messages(lane) == [Accept(lane, PART, end)]
+    stage.write(lane, MIB)
+    assert len(stage.owner.told[-1][1]) == 1
+
+
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_mirror_with_another_validator(verified: bool) -> None:
+    """It is proof enough only when a digest will be compared."""
+    stage, lane = with_mirror(verified=verified)
+    other = Validator(etag=EntityTag("v2", weak=False))
+    stage.answer(lane, url=MIRROR, validator=other)
+    if verified:
+        assert isinstance(stage.crew.messages(lane)[0], Accept)
+    else:
+        assert stage.crew.messages(lane) == [Stop(lane)]
+        stage.lanes.on_ended(Ended(lane, stage.opened(lane), 0, None))
+        assert stage.lanes_of(MIRROR) == []
+        assert len(stage.numbers()) == 16
+
+
+def test_pieces_of_a_mirror_that_lied_are_doubted() -> None:
+    """What it brought is in doubt, and what is still on its way is not recorded."""
+    stage, lane = with_mirror()
+    stage.answer(lane, url=MIRROR)
+    stage.write(lane, MIB)
+    offset = stage.opened(lane)
+    stage.fail(lane, RepresentationChanged("another entity tag"))
+    name, doubted = stage.owner.told[-1]
+    assert name == "pieces_doubted"
+    assert doubted(offset)
+    assert not doubted(0)
+    assert stage.lanes_of(MIRROR) == []
+    assert "going on with the others" in stage.crew.events[-1][1]["reason"]
+
+
+def test_a_base_that_fails_leaves_it_to_a_proved_mirror() -> None:
+    """The others go on, and nothing begins anew."""
+    stage, lane = with_mirror(retry_times=0)
+    stage.answer(lane, url=MIRROR)
+    first = stage.lanes_of(URL)[0]
+    stage.fail(first, StatusError("the origin answered 404", status=404))
+    assert stage.owner.names() == ["probe_answered"]
+    for other in stage.lanes_of(URL):
+        assert Stop(other) in stage.crew.messages(other)
+        stage.lanes.on_ended(Ended(other, stage.opened(other), 0, None))
+    assert stage.lanes_of(URL) == []
+    assert len(stage.lanes_of(MIRROR)) == 16
+
+
+def test_a_slow_source_loses_its_lanes_to_a_fast_one() -> None:
+    """One at a time, down to the last."""
+    stage, lane = with_mirror(connections=4)
+    stage.answer(lane, url=MIRROR)
+    for _ in range(40):
+        stage.crew.pass_time(0.5)
+        for number in stage.numbers():
+            slow = stage.fetch_of(number).url == URL
+            stage.receive(number, 1000 if slow else 200_000)
+        stage.lanes.fill()
+        for number in stage.numbers():
+            if Stop(number) in stage.crew.messages(number):
+                position = stage.segments[number].position
+                received = position - stage.opened(number)
+                stage.lanes.on_ended(Ended(number, position, received, None))
+    assert len(stage.lanes_of(URL)) == 1
+    assert len(stage.lanes_of(MIRROR)) == 3
+
+
+def test_a_source_that_is_as_fast_keeps_its_lanes() -> None:
+    """Nothing is moved for less than twice the speed."""
+    stage, lane = with_mirror(connections=4)
+    stage.answer(lane, url=MIRROR)
+    for _ in range(20):
+        stage.crew.pass_time(0.5)
+        for number in stage.numbers():
+            fast = stage.fetch_of(number).url == MIRROR
+            stage.receive(number, 190_000 if fast else 100_000)
+        stage.lanes.fill()
+    assert not any(isinstance(message, Stop) for _, message in stage.crew.sent)
+
+
+# --- links that are made anew ---------------------------------------------------------
+
+
+def test_a_link_is_made_anew_once_for_all_lanes() -> None:
+    """Nobody asks until the new link is there; then all ask it."""
+    stage = Stage(connections=3, new_url=lambda: URL)
+    lanes = stage.begin(100 * MIB)
+    stage.write(lanes[0], MIB)
+    for lane in lanes:
+        stage.fail(lane, EXPIRED)
+    assert stage.owner.names() == ["probe_answered", "renew_link"]
+    assert stage.numbers() == []
+    stage.lanes.use_link(stage.request(urls=(URL + "?new",)))
+    (first,) = stage.numbers()
+    assert (stage.fetch_of(first).url, stage.fetch_of(first).follow) == (
+        URL + "?new",
+        True,
+    )
+    stage.answer(first, url=URL + "?new")
+    stage.receive(first, MIB)
+    stage.lanes.fill()
+    stage.share()
+    assert len(stage.numbers()) == 3
+
+
+# --- origins that are busy ------------------------------------------------------------
+
+
+def test_another_jobs_wait_is_heeded() -> None:
+    """What another job was told to wait is waited here too, before the probe."""
+    stage = Stage()
+    stage.crew.limits(URL).hold_until(stage.crew.time + 5)
+    stage.lanes.open_probe(None, complete=None, validator=None, if_range=None)
+    assert stage.crew.fetches == []
+    assert stage.crew.events[0][1]["delay"] == 5
+    stage.crew.pass_time(4.9)
+    assert stage.crew.fetches == []
+    stage.crew.pass_time(0.2)
+    assert len(stage.crew.fetches) == 1
+
+
+def test_a_busy_origin_holds_back_others() -> None:
+    """A refusal with Retry-After holds back everybody, for that long."""
+    stage = Stage()
+    busy = StatusError("busy", status=503, retry_after_seconds=9.0)
+    stage.fail(stage.probe(), busy)
+    assert stage.crew.limits(URL).not_before == stage.crew.time + 9
+    assert stage.crew.limits(MIRROR).not_before == 0
+
+
+def test_nothing_is_split_for_lanes_that_are_not_to_be() -> None:
+    """At the number an origin bears, lanes keep what they have."""
+    stage = Stage(connections=8)
+    lanes = stage.begin(100 * MIB)
+    for lane in lanes[:3]:
+        stage.answer(lane)
+        stage.receive(lane, 1000)
+    for lane in lanes[3:]:
+        stage.fail(lane, BUSY)
+    stage.crew.pass_time(2)
+    for lane in stage.numbers():
+        stage.receive(lane, MIB)
+    stage.lanes.fill()
+    assert stage.numbers() == lanes[:3]
+    assert not any(isinstance(message, Split) for _, message in stage.crew.sent)
+
+
+def test_a_stop_while_it_waits() -> None:
+    """A job that waits for an origin ends at once, and asks nothing later."""
+    stage = Stage()
+    stage.crew.limits(URL).hold_until(stage.crew.time + 5)
+    stage.lanes.open_probe(None, complete=None, validator=None, if_range=None)
+    stage.lanes.stop()
+    assert stage.owner.names() == ["lanes_gone"]
+    stage.crew.pass_time(10)
+    assert stage.crew.fetches == []
 
 
 # --- stopping -------------------------------------------------------------------------

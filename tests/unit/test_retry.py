@@ -225,6 +225,14 @@ def test_time_out_before_the_connection_stood_is_no_stall() -> None:
     assert type(of_code(28, connected=True)) is StallError
 
 
+def test_line_of_the_head_that_is_too_large() -> None:
+    """Code 100, which pycurl has no name for, breaks HTTP; libcurl gives no words."""
+    error = curl_error(100, "", connected=True, proxied=False)
+    assert type(error) is ProtocolError
+    assert "larger than libcurl takes" in str(error)
+    assert classify(error) is Action.RETRY
+
+
 def test_reset_in_the_handshake_is_tried_again() -> None:
     """A refused certificate is final; a handshake that broke is not (code 35)."""
     assert classify(of_code(35)) is Action.RETRY

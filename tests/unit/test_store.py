@@ -64,6 +64,7 @@ def header(name: SafeName = NAME, size: int | None = SIZE, url: str = URL) -> He
         piece=PIECE,
         validator=Validator(etag=EntityTag("v1", weak=False)),
         url=url,
+        url_sha256=url_digest(url),
         digest=None,
     )
 
@@ -630,6 +631,22 @@ def test_a_long_name(tmp_path: Path, open_store: OpenStore) -> None:
     assert store.name_left_by(url_digest(URL)) == name
     store.publish(SIZE, overwrite=False)
     assert names(tmp_path) == [name]
+
+
+def test_new_link_is_remembered(open_store: OpenStore) -> None:
+    """What is recorded stays, under the link that worked last."""
+    first = begun(open_store, 0, 1)
+    first.close()
+    store = open_store()
+    assert store.look(NAME) is not None
+    store.adopt(header(url="https://example.org/b.bin?token=n3w"))
+    write(store, 3)
+    store.close()
+    again = open_store()
+    found = again.look(NAME)
+    assert found is not None
+    assert found.header.url == "https://example.org/b.bin"
+    assert found.accepted == [piece(0), piece(1), piece(3)]
 
 
 def test_name_left_by(tmp_path: Path, open_store: OpenStore) -> None:

@@ -1,0 +1,193 @@
+"""What follows from the verifier's answers.
+
+Hashed ─┬─ right ──────────────────────────────────> publish, or reuse what is there
+        └─ wrong ─> all pieces are read back ─┐
+Checked <─────────────────────────────────────┘
+        ├─ pieces changed on the disk ─────────────> those are fetched again
+        ├─ all are as they came: a source lied ────> mirrors' pieces, then all
+        └─ an earlier run's pieces ────────────────> the right ones are gone on with
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from segdl._crew import Crew
+from segdl._digests import Digest, is_digest_of_nothing
+from segdl._manifest import Piece
+from segdl._messages import Check, Checked, Hashed, failure_from_json
+from segdl._verification import Verification
+from segdl.errors import DestinationExists, IntegrityError, SegdlError
+
+if TYPE_CHECKING:
+    from segdl._job import Job
+
+_VERIFIER_LOSSES = 2
+
+
+class Verdicts:
+    """
+    The verifier's answers to one job.
+
+    Args:
+        job: Whose they are.
+        crew: The scheduler.
+        verification: Which digests the file must have.
+    """
+
+    def __init__(self, job: Job, crew: Crew, verification: Verification) -> None:
+        self._job = job
+        self._crew = crew
+        self._verification = verification
+        self._comparing = False
+        self._checking: list[Piece] | None = None
+        self._wrong: tuple[Digest, str] | None = None
+        self._rechecked = False
+        self._losses = 0
+
+    # --- orders of the job ------------------------------------------------------------
+
+    def compare(self, path: str, size: int) -> None:
+        """Find out whether a file that is there is the one that is wanted."""
+        self._comparing = True
+        self._verification.start(path)
+        self._verification.finish(path, size)
+
+    def check(self, pieces: list[Piece]) -> None:
+        """Have pieces read back and compared with their checksums."""
+        self._checking = pieces
+        rows = [(p.offset, p.length, p.xxh3) for p in pieces]
+        path = self._job.destination.part.path
+        self._crew.verify(self._job, Check(self._job.number, path, rows))
+
+    # --- what the verifier says -------------------------------------------------------
+
+    def on_hashed(self, hashed: Hashed) -> None:
+        """Compare digests: of the finished part, or of a file that exists already."""
+        job = self._job
+        if job.is_ending:
+            return
+        if hashed.failure is not None:
+            job.fail(failure_from_json(hashed.failure))
+            return
+        wrong = self._verification.wrong(hashed.digests)
+        if self._comparing:
+            self._compared(wrong)
+        elif wrong is None:
+            job.publish(self._verification.best)
+        elif self._rechecked or job.lanes.plan is None:
+            self._source_lied(*wrong)
+        else:
+            # Those pieces that the disk changed can be fetched again.
+            self._rechecked = True
+            self._wrong = wrong
+            self.check(job.destination.store.pieces())
+
+    def on_checked(self, checked: Checked) -> None:
+        """Go on after pieces were read back."""
+        self._checking = None
+        self._job.once_idle(lambda: self._checked(checked))
+
+    def on_lost(self, error: SegdlError) -> None:
+        """The verifier died: have its work done again, a few times."""
+        job = self._job
+        checking = self._checking is not None
+        if job.is_ending or not (
+            self._comparing or checking or self._verification.running
+        ):
+            return
+        self._losses += 1
+        if self._losses > _VERIFIER_LOSSES:
+            job.fail(error)
+        elif self._comparing:
+            job.compare_existing()
+        elif self._checking is not None:
+            self.check(self._checking)
+        else:
+            self._verification.start(job.destination.part.path)
+            if job.phase == "verifying":
+                job.all_written(job.total_bytes or 0)
+
+    # --- what follows -----------------------------------------------------------------
+
+    def _compared(self, wrong: tuple[Digest, str] | None) -> None:
+        if wrong is None:
+            self._job.reuse(self._verification.best)
+            return
+        expected, actual = wrong
+        self._job.fail(
+            DestinationExists(
+                f"{self._job.destination.store.path} exists with other content: its "
+                f"{expected.algorithm} is {actual}, expected {expected.hex}; choose "
+                "on_exists: overwrite or rename"
+            )
+        )
+
+    def _checked(self, checked: Checked) -> None:
+        job = self._job
+        if job.is_ending:
+            return
+        try:
+            if checked.failure is not None:
+                raise failure_from_json(checked.failure)
+            bad = job.destination.store.forget(checked.bad)
+        except SegdlError as error:
+            job.fail(error)
+            return
+        if self._wrong is None:
+            self._found_checked({piece.offset for piece in bad})
+            return
+        wrong, self._wrong = self._wrong, None
+        if bad:
+            job.lanes.report_retry(f"{len(bad)} pieces changed on the disk", 0.0)
+            job.fetch_again(bad)
+        else:
+            self._source_lied(*wrong)
+
+    def _found_checked(self, bad: set[int]) -> None:
+        """Begin with the pieces of an earlier run that proved right."""
+        destination = self._job.destination
+        found = destination.found
+        assert found is not None
+        good = [piece for piece in found.doubtful if piece.offset not in bad]
+        accepted = found.accepted + good
+        destination.found = replace(found, accepted=accepted, doubtful=[])
+        self._job.transfer()
+
+    def _source_lied(self, expected: Digest, actual: str) -> None:
+        """Fetch again what mirrors brought, then all from each mirror; then fail."""
+        job = self._job
+        error = IntegrityError(f"{expected.algorithm} is {actual}, not {expected.hex}")
+        doubted = job.lanes.sources.drop_others()
+        if doubted is not None:
+            job.lanes.report_retry(f"{error}; without mirrors again", 0.0)
+            job.fetch_again(job.forget(doubted))
+        elif job.lanes.turn_to_mirror():
+            job.lanes.report_retry(f"{error}; all from a mirror", 0.0)
+            job.forget(lambda _: True)
+            job.stream_broke(error)
+        else:
+            self._mismatch(expected, actual)
+
+    def _mismatch(self, expected: Digest, actual: str) -> None:
+        """Fail for wrong content, with the part kept aside."""
+        store = self._job.destination.store
+        message = (
+            f"{expected.algorithm} of {store.name} is {actual}, expected "
+            f"{expected.hex} ({expected.source})"
+        )
+        if is_digest_of_nothing(expected):
+            message += "; the expected one is the digest of an empty file"
+        try:
+            message += f"; what was received is kept as {store.set_aside()}"
+        except SegdlError as error:
+            message += f"; what was received could not be kept aside: {error}"
+        self._job.fail(
+            IntegrityError(
+                message,
+                algorithm=expected.algorithm,
+                expected=expected.hex,
+                actual=actual,
+            )
+        )

@@ -1,0 +1,194 @@
+"""Links that expire: made anew by the caller's function, or given anew by the user."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from http_checks import (
+    MIB,
+    NAME,
+    check_failed,
+    check_whole,
+    names,
+    recorded_bytes,
+    refetched,
+    until,
+)
+
+from segdl.errors import StatusError, UsageError
+
+SIZE = 20 * MIB + 77
+RATE = 16 * MIB
+# All four lanes are cut after 3 MB, and then the link has expired.
+EXPIRES = ["rst@byte3000000,4", "status=403@range5,*"]
+
+
+class Links:
+    """
+    A function that gives a link after the other, and counts its calls.
+
+    Args:
+        links: What it gives; the last one again and again.
+    """
+
+    def __init__(self, *links: str) -> None:
+        self._links = list(links)
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        return self._links.pop(0) if len(self._links) > 1 else self._links[0]
+
+
+def test_function_gives_the_url(origin, fetch) -> None:
+    """It is called once, off the caller's thread, and the task then has the URL."""
+    url = origin.blob_url(1, SIZE)
+    links = Links(url)
+    task = fetch(links)
+    check_whole(task, origin.blob(1, SIZE))
+    assert (links.calls, task.url) == (1, url)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_expired_link_is_made_anew_once_for_all_lanes(origin, fetch, status) -> None:
+    """All lanes go on with one new link, from where they were."""
+    origin.rate = RATE
+    faults = [EXPIRES[0], f"status={status}@range5,*"]
+    links = Links(
+        origin.blob_url(1, SIZE, "first", f=faults),
+        origin.blob_url(1, SIZE, "second"),
+    )
+    check_whole(fetch(links), origin.blob(1, SIZE))
+    assert links.calls == 2
+    assert origin.log.served_twice() == 0
+
+
+def test_link_that_leads_on_is_made_anew(origin, other_origin, fetch) -> None:
+    """A new link is followed where it leads, like the first one."""
+    origin.rate = other_origin.rate = RATE
+    ends = other_origin.blob_url(1, SIZE, "first", f=EXPIRES)
+    again = other_origin.blob_url(1, SIZE, "second")
+    links = Links(
+        origin.blob_url(1, SIZE, "a", f=[f"redirect={ends}@req1", "status=403@req2,*"]),
+        origin.blob_url(1, SIZE, "b", f=f"redirect={again}"),
+    )
+    check_whole(fetch(links), origin.blob(1, SIZE))
+    assert links.calls == 2
+
+
+def test_new_link_to_another_file(origin, fetch) -> None:
+    """What a new link has instead is fetched from its beginning, never mixed in."""
+    origin.rate = RATE
+    links = Links(
+        origin.blob_url(1, SIZE, "first", f=EXPIRES), origin.blob_url(2, SIZE, "second")
+    )
+    check_whole(fetch(links), origin.blob(2, SIZE))
+
+
+def test_new_link_that_is_refused_too(origin, fetch, out) -> None:
+    """A second refusal in a row ends it; the message says how to go on."""
+    origin.rate = RATE
+    links = Links(
+        origin.blob_url(1, SIZE, "first", f=EXPIRES),
+        origin.blob_url(1, SIZE, "second", f="status=403"),
+    )
+    task = fetch(links)
+    check_failed(task, StatusError, "403", "segdl resume", "--url")
+    assert links.calls == 2
+    assert recorded_bytes(out, origin.blob(1, SIZE)) > 0
+
+
+def test_first_link_that_is_refused(origin, fetch) -> None:
+    """A fresh link that is refused says nothing about time: no other is asked for."""
+    links = Links(origin.blob_url(1, SIZE, f="status=403"))
+    check_failed(fetch(links), StatusError, "403")
+    assert links.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda: 1 / 0, ["ZeroDivisionError"]),
+        (lambda: None, ["NoneType"]),
+        (lambda: "ftp://example.org/a", ["http"]),
+        (lambda: "", ["URL"]),
+    ],
+)
+def test_function_that_fails(fetch, out, function, words) -> None:
+    """The task fails and says why; the reason is its cause."""
+    check_failed(fetch(function), UsageError, *words)
+    assert names(out) == []
+
+
+def test_what_a_function_raises_is_not_shown(fetch) -> None:
+    """Its text may hold a secret, so that only its type is told."""
+
+    def function() -> str:
+        raise RuntimeError("canary")
+
+    error = check_failed(fetch(function), UsageError, "RuntimeError")
+    assert "canary" not in str(error)
+    assert isinstance(error.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("url", [5, None, b"http://127.0.0.1/a", ["x"]])
+def test_url_of_another_type(make_engine, out, url) -> None:
+    """What is neither a string nor a function is refused at once."""
+    with pytest.raises(UsageError):
+        make_engine().download(url, out)
+
+
+def test_function_that_hangs_holds_nothing_up(origin, make_engine, out) -> None:
+    """Other tasks go on, and a cancel ends the task at once."""
+    release = threading.Event()
+    asked = threading.Event()
+
+    def function() -> str:
+        asked.set()
+        release.wait(30)
+        return origin.blob_url(1, 1000)
+
+    engine = make_engine()
+    try:
+        slow = engine.download(function, out, "slow")
+        assert asked.wait(10)
+        other = engine.download(origin.blob_url(1, 1000), out / "other", NAME)
+        assert other.wait(10)
+        check_whole(other, origin.blob(1, 1000))
+        assert slow.cancel()
+        assert slow.status == "cancelled"
+    finally:
+        release.set()
+
+
+def test_link_of_a_later_run_goes_on(origin, make_engine, out) -> None:
+    """Another engine, another link: what an earlier run left is gone on with."""
+    origin.rate = 4 * MIB
+    engine = make_engine()
+    task = engine.download(lambda: origin.blob_url(1, SIZE, "first"), out, NAME)
+    until(lambda: task.downloaded_size > 6 * MIB)
+    engine.shutdown(wait=False)
+    left = recorded_bytes(out, origin.blob(1, SIZE))
+    before = len(origin.log.settle())
+    origin.rate = None
+    task = make_engine().download(lambda: origin.blob_url(1, SIZE, "second"), out, NAME)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size == left
+    assert sum(r.sent_bytes for r in origin.log.settle()[before:]) < SIZE - left + MIB
+
+
+def test_paused_task_asks_for_its_link_again(origin, make_engine, out) -> None:
+    """A pause may be longer than a link is good for."""
+    origin.rate = 4 * MIB
+    links = Links(origin.blob_url(1, SIZE, "first"), origin.blob_url(1, SIZE, "second"))
+    task = make_engine().download(links, out, NAME)
+    until(lambda: task.downloaded_size > 3 * MIB)
+    assert task.pause()
+    origin.rate = None
+    assert task.resume()
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert links.calls == 2
+    assert refetched(origin.log.entries, 0, MIB) == MIB
