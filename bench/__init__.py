@@ -2,6 +2,8 @@
 
     python -m bench              throughput, memory, plan, tasks, start-up, past 2**32
     python -m bench.killnine     rounds of SIGKILL and resume
+    python -m bench.powercut     the power of a disk is cut, resume
+    python -m bench.peers        the same faults for segdl and other programs
     python -m bench.stress       many tasks, random faults, random orders
     python -m bench.real_model   a published model, killed half-way, opened at the end
 

@@ -244,6 +244,9 @@ class Store:
         assert self.manifest is not None
         self.manifest.restart(self._with_identity(header))
         self.part.truncate(0)
+        if self.durability != "none":
+            # Else the disk could keep the old bytes where new ones were lost: no hole.
+            self.part.sync()
         self.check_space(header.size or 0)
         self.part.truncate(header.size or 0)
 

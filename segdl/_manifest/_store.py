@@ -232,6 +232,9 @@ class Manifest:
 
         It must be so: a second record of a range would end the trusted part of the
         log. The remaining records are numbered anew, so `loaded` is dropped as well.
+        What is recorded from now on counts as written in an unknown boot, so that it is
+        verified before it is trusted: where the bad bytes are on the disk already, new
+        ones that are lost leave no hole (tests/matrix/replay.py, "after_damage").
 
         Args:
             pieces: Of `self.pieces()` or `self.loaded`.
@@ -248,6 +251,7 @@ class Manifest:
             for run in self._runs
         ]
         self._checkpointed -= bisect_left(dropped, self._checkpointed)
+        self._runs.append(replace(_this_run(len(self._pieces)), boot=""))
         self._rewrite()
 
     def adopt(self, url: str, url_sha256: str) -> None:

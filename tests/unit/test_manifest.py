@@ -274,7 +274,8 @@ def test_forgotten_pieces_can_be_recorded_again(
         *(Piece(0, 100, SUM), Piece(200, 100, SUM)),
     ]
     assert loaded.checkpointed == 1
-    assert [run.first for run in loaded.runs] == [0, 2]
+    assert [run.first for run in loaded.runs] == [0, 2, 3]
+    assert loaded.runs[-1].boot == ""
     assert not loaded.damaged
 
 
