@@ -420,7 +420,7 @@ class Store:
         header = loaded.header
         if header.size is None or header.size != self.part.size:
             return Found(header=header, accepted=[], doubtful=[])
-        moved = (header.dev, header.ino) != self.part.identity
+        moved = (header.dev, header.ino) != self.part.identity or self.part.shared
         boot = _fs.boot_id()
         accepted: list[Piece] = []
         doubtful: list[Piece] = []

@@ -230,6 +230,15 @@ def not_a_directory(path: str) -> StorageError:
     )
 
 
+def check_own(found: os.stat_result, path: str) -> None:
+    """Raise `StorageError` for what is no regular file, or another user's."""
+    if not stat.S_ISREG(found.st_mode):
+        raise foreign(path, "is not a regular file")
+    # Elsewhere there are neither owners nor mode bits.
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise foreign(path, f"belongs to user {found.st_uid}")
+
+
 def check_private(found: os.stat_result, path: str) -> None:
     """
     Refuse a file that somebody else could have written.
@@ -237,14 +246,10 @@ def check_private(found: os.stat_result, path: str) -> None:
     Raises:
         StorageError: Not a regular file, another user's, or writable by others.
     """
-    if not stat.S_ISREG(found.st_mode):
-        raise foreign(path, "is not a regular file")
-    if hasattr(os, "getuid"):  # elsewhere there are neither owners nor mode bits
-        if found.st_uid != os.getuid():
-            raise foreign(path, f"belongs to user {found.st_uid}")
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            mode = stat.S_IMODE(found.st_mode)
-            raise foreign(path, f"has mode {mode:04o}, so others can write to it")
+    check_own(found, path)
+    if hasattr(os, "getuid") and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(found.st_mode)
+        raise foreign(path, f"has mode {mode:04o}, so others can write to it")
 
 
 def foreign(path: str, trouble: str) -> StorageError:
