@@ -141,6 +141,11 @@ class PartFile:
         return self._fstat().st_nlink
 
     @property
+    def flush_failed(self) -> bool:
+        """Whether `sync` has failed, so that what was written may be lost."""
+        return self._failed is not None
+
+    @property
     def path(self) -> str:
         """Absolute path."""
         return self.directory.path_of(self.name)
@@ -179,6 +184,14 @@ class PartFile:
             if exc.errno in UNSUPPORTED:
                 return False
             raise storage_error(exc, f"look for holes in {self.path}") from exc
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read some bytes back."""
+        with wrapped(f"read {length} bytes at offset {offset} of {self.path}"):
+            if hasattr(os, "pread"):
+                return os.pread(self.fd, length, offset)
+            os.lseek(self.fd, offset, os.SEEK_SET)
+            return os.read(self.fd, length)
 
     def check(self) -> None:
         """Raise `StorageError` when the file was replaced, removed or resized."""

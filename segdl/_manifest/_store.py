@@ -8,6 +8,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from errno import EEXIST
 
@@ -26,7 +27,7 @@ from segdl._manifest._records import (
     piece_line,
     run_line,
 )
-from segdl.errors import DestinationBusy, DestinationExists
+from segdl.errors import DestinationBusy, DestinationExists, StorageError
 
 COMPACT_FROM_BYTES = 1024 * 1024
 
@@ -261,6 +262,22 @@ class Manifest:
         self.header = fitting(replace(self.header, url=url, url_sha256=url_sha256))
         self._rewrite()
 
+    def doubt(self) -> None:
+        """
+        Have the next run compare the pieces that no checkpoint covers.
+
+        For a part that could not be flushed: the kernel marks such pages clean, so
+        the next flush succeeds though they are lost ("fsyncgate").
+
+        Raises:
+            DiskFull, StorageError: It can't be written; the manifest is as it was.
+        """
+        with self._lock:
+            # A run of an unknown boot: nothing of it is accepted unseen. No flush, as
+            # the disk refuses them, and another boot has the pieces compared anyway.
+            self._runs = [replace(run, boot="") for run in self._runs]
+            self._rewrite(sync=False)
+
     def compact(self) -> None:
         """Rewrite the log without what later records made void."""
         self._rewrite()
@@ -282,10 +299,12 @@ class Manifest:
             self._log = _fs.append_file(self._directory, self._name)
         return self._log
 
-    def _rewrite(self) -> None:
+    def _rewrite(self, *, sync: bool = True) -> None:
         self.close()
         data = encode(self.header, self._pieces, self._runs, self._checkpointed)
-        _fs.replace_atomically(self._directory, self._name, data, sync=self._sync)
+        _fs.replace_atomically(
+            self._directory, self._name, data, sync=sync and self._sync
+        )
 
 
 def _this_run(first: int) -> Run:
