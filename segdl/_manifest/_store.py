@@ -106,7 +106,13 @@ class Manifest:
         header = fitting(header)
         manifest = cls(directory, name, header=header, sync=durability != "none")
         manifest._runs.append(_this_run(0))
-        manifest._rewrite()
+        try:
+            manifest._rewrite()
+        except BaseException:
+            # Its name may be there already, when the directory can't be flushed.
+            with suppress(StorageError):
+                directory.unlink(name)
+            raise
         return manifest
 
     @classmethod
