@@ -63,11 +63,17 @@ class Found:
     accepted: list[Piece]
     doubtful: list[Piece]
 
-    def plan(self) -> Plan:
-        """Make the plan of what is missing; the size has to be known."""
+    def plan(self, *, hoping: bool = False) -> Plan:
+        """
+        Make the plan of what is missing; the size has to be known.
+
+        Args:
+            hoping: Take doubtful pieces for right ones.
+        """
         size = self.header.size
         assert size is not None
-        done = [ByteRange(p.offset, p.offset + p.length) for p in self.accepted]
+        pieces = self.accepted + (self.doubtful if hoping else [])
+        done = [ByteRange(p.offset, p.offset + p.length) for p in pieces]
         return Plan(size, self.header.piece, done)
 
 
