@@ -108,8 +108,9 @@ class Directory:
                 fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         directory = cls(where, fd)
         if create and not os.access(where, os.W_OK | os.X_OK):
+            code = errno.EROFS if directory.is_read_only() else errno.EACCES
             directory.close()
-            raise storage_error(system_error(errno.EACCES), f"write to {where}")
+            raise storage_error(system_error(code), f"write to {where}")
         return directory
 
     def __enter__(self) -> Directory:
@@ -141,6 +142,14 @@ class Directory:
         if self.fd is not None:
             with wrapped(f"flush the directory {self.path}"):
                 os.fsync(self.fd)
+
+    def is_read_only(self) -> bool:
+        """Whether its file system is mounted so; False where that can't be told."""
+        if not hasattr(os, "ST_RDONLY"):
+            return False
+        with wrapped(f"look at the file system of {self.path}"):
+            found = os.statvfs(self.path if self.fd is None else self.fd)
+        return bool(found.f_flag & os.ST_RDONLY)
 
     def free_bytes(self) -> int:
         """Give what an ordinary user may still write here."""
