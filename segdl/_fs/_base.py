@@ -192,15 +192,34 @@ class Directory:
         """Tell whether anything has that name, a dangling link included."""
         return self.stat(name) is not None
 
-    def check_replaceable(self, name: str) -> os.stat_result | None:
+    def check_replaceable(
+        self, name: str, *, replace: bool = True
+    ) -> os.stat_result | None:
         """
         Look at a destination that may be replaced.
 
+        Args:
+            name: The destination.
+            replace: It is to be; else it may be used as it is.
+
         Raises:
-            StorageError: A directory, link, FIFO or device stands there.
+            StorageError: A directory, link, FIFO or device stands there, or a file of
+                another file system.
         """
         found = self.stat(name)
-        if found is None or stat.S_ISREG(found.st_mode):
+        if found is None:
+            return None
+        if stat.S_ISREG(found.st_mode):
+            if (
+                replace
+                and self.fd is not None
+                and found.st_dev != os.fstat(self.fd).st_dev
+            ):
+                raise StorageError(
+                    f"{self.path_of(name)} is mounted there, so it can't be replaced "
+                    "(choose another name)",
+                    errno=errno.EXDEV,
+                )
             return found
         kind = "directory" if stat.S_ISDIR(found.st_mode) else "special file or link"
         raise StorageError(
