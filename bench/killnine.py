@@ -189,6 +189,8 @@ class Round:
             for pid in tree:
                 kill(pid)
         process.wait(_HANG_SECONDS)
+        assert process.stderr is not None
+        process.stderr.close()
         # In the other half, the resume meets workers that have not left yet.
         if (victim == "all" or self._draw.random() < 0.5) and not wait_until(
             lambda: not any(map(is_running, tree)), _LEAVE_SECONDS
