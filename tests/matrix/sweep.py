@@ -256,7 +256,7 @@ class Sweep:
             if isinstance(o, str)
         ]
         # All of them: a full run takes long.
-        assert wrong == []
+        assert not wrong, "\n".join(wrong)
         return {
             p: o
             for p, o in zip(points, outcomes, strict=True)
@@ -347,7 +347,7 @@ class Run:
             timeout=_DEADLINE_SECONDS,
             umask=self._scenario.umask,
         )
-        assert done.stdout in ("", f"{self.out / NAME}\n")
+        assert done.stdout in ("", f"{self.out / NAME}\n"), done.stdout
         assert "Traceback" not in done.stderr, done.stderr
         return done.returncode, self._world.clean_text(done.stderr, "standard error")
 
@@ -449,5 +449,5 @@ class Run:
 
     def check_whole(self) -> None:
         """Check that the file is exact, and alone."""
-        assert names(self.out) == [NAME]
-        assert file_digest(self.out / NAME) == self._blob.digest()
+        assert names(self.out) == [NAME], names(self.out)
+        assert file_digest(self.out / NAME) == self._blob.digest(), "wrong bytes"
