@@ -426,10 +426,10 @@ class Run:
         with holder.open("rb") as file:
             for piece in pieces:
                 begin, end = piece.offset, piece.offset + piece.length
-                if begin < self._damaged[1] and self._damaged[0] < end:
-                    continue
                 file.seek(begin)
                 right = file.read(piece.length) == self._blob.read(begin, end)
+                if not right and begin < self._damaged[1] and self._damaged[0] < end:
+                    continue
                 assert right, f"I2: the piece at {begin} is recorded and not there"
                 runs.append((begin, end))
         return runs
