@@ -470,6 +470,10 @@ class Store:
         if header.size is None or header.size != self.part.size:
             return Found(header=header, accepted=[], doubtful=[])
         moved = (header.dev, header.ino) != self.part.identity or self.part.shared
+        if moved:
+            # Else the next run would not doubt them, nor know, by the inode, what a
+            # publish that is cut short has published.
+            self.manifest.take_over(*self.part.identity)
         boot = _fs.boot_id()
         accepted: list[Piece] = []
         doubtful: list[Piece] = []

@@ -284,6 +284,23 @@ class Manifest:
             self._runs = [replace(run, boot="") for run in self._runs]
             self._rewrite(sync=False)
 
+    def take_over(self, dev: int, ino: int) -> None:
+        """
+        Belong to another part file, such as a copy, whose pieces nobody has compared.
+
+        Args:
+            dev: Device of the part file.
+            ino: Its inode.
+
+        Raises:
+            DiskFull, StorageError: It can't be written; the manifest is as it was.
+        """
+        self.header = replace(self.header, dev=dev, ino=ino)
+        # But for the run that has begun, none saw this file.
+        self._runs[:-1] = [replace(run, boot="") for run in self._runs[:-1]]
+        self._checkpointed = 0
+        self._rewrite()
+
     def compact(self) -> None:
         """Rewrite the log without what later records made void."""
         self._rewrite()
