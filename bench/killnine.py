@@ -52,6 +52,7 @@ from bench._processes import (
     segdl_command,
     wait_until,
 )
+from bench._record import record, run_mark
 from segdl._manifest import parse
 from segdl._plan import piece_size
 from segdl.errors import ManifestError
@@ -60,6 +61,12 @@ from segdl.testing.throttle import parse_rate
 
 VICTIMS = ("parent", "worker", "all")
 NAME = "file.bin"
+_VICTIM_WORDS = {
+    "parent": "the program; its workers left",
+    "worker": "a worker; the program went on",
+    "all": "the program and its workers",
+    "late": "nothing: it had ended",
+}
 _MARK = "SEGDL_BENCH_ROUND"
 
 # No step of a round takes longer, or it hangs.
@@ -189,6 +196,8 @@ class Round:
             for pid in tree:
                 kill(pid)
         process.wait(_HANG_SECONDS)
+        assert process.stderr is not None
+        process.stderr.close()
         # In the other half, the resume meets workers that have not left yet.
         if (victim == "all" or self._draw.random() < 0.5) and not wait_until(
             lambda: not any(map(is_running, tree)), _LEAVE_SECONDS
@@ -374,13 +383,14 @@ def _judged(options: Options, victim: str, found: Outcome) -> Outcome:
     return replace(found, victim=victim)
 
 
-def run(options: Options, directory: Path) -> int:
+def run(options: Options, directory: Path, *, note: bool = False) -> int:
     """
     Play all rounds.
 
     Args:
         options: Of the call.
         directory: For all files.
+        note: Write the outcome into docs/reliability.md.
 
     Returns:
         The exit code.
@@ -392,7 +402,10 @@ def run(options: Options, directory: Path) -> int:
         try:
             outcome, seconds = play(options, directory, number, seconds)
         except Violation as error:
-            print(f"VIOLATION in round {number}, --seed {options.seed}: {error}")
+            text = f"VIOLATION in round {number}, --seed {options.seed}: {error}"
+            print(text)
+            if note:
+                record("kills", f"{run_mark()}: {text}")
             return 1
         print(
             f"{number:4} {outcome.victim:7} recorded {_mib(outcome.recorded)}, again "
@@ -401,13 +414,41 @@ def run(options: Options, directory: Path) -> int:
             flush=True,
         )
         outcomes.append(outcome)
-    _summarize(options, outcomes, seconds, time.monotonic() - begin)
+    total = time.monotonic() - begin
+    print(*_summary(options, outcomes, seconds, total), sep="\n")
+    if note:
+        record("kills", _table(options, outcomes, total))
     return 0
 
 
-def _summarize(
+def _table(options: Options, outcomes: Sequence[Outcome], total: float) -> str:
+    """Give what docs/reliability.md says: a line for each kind of kill."""
+    lines = [
+        f"Files of {show_size(options.size)}, {options.connections} connections of "
+        f"{options.rate}/s; bytes that one kill may cost: "
+        f"{_mib(options.connections * allowance_bytes(options))}. Seed {options.seed}, "
+        f"{total / 60:.0f} minutes; {run_mark()}.",
+        "",
+        "| killed | rounds | exact | recorded bytes sent again | lost, mean | most |",
+        "|---|---|---|---|---|---|",
+    ]
+    killed = outcomes[1:]
+    for victim in sorted({outcome.victim for outcome in killed}):
+        mine = [outcome for outcome in killed if outcome.victim == victim]
+        lost = [outcome.lost for outcome in mine]
+        cost = f"{_mib(sum(lost) / len(lost))} | {_mib(max(lost))}"
+        if victim not in ("parent", "all"):
+            cost = "- | -"
+        lines.append(
+            f"| {_VICTIM_WORDS[victim]} | {len(mine)} | {len(mine)} | "
+            f"{sum(outcome.again for outcome in mine)} | {cost} |"
+        )
+    return "\n".join(lines)
+
+
+def _summary(
     options: Options, outcomes: Sequence[Outcome], seconds: float, total: float
-) -> None:
+) -> tuple[str, ...]:
     undisturbed, *killed = outcomes
     counts = Counter(outcome.victim for outcome in killed)
     victims = ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
@@ -415,20 +456,16 @@ def _summarize(
     lost = [outcome.lost for outcome in resumed] or [0]
     each = allowance_bytes(options)
     repeated = [outcome.repeated for outcome in killed] or [0]
-    print(
+    return (
         f"limit of lost bytes: {options.connections} lanes x (piece + sockets, "
         f"{_mib(each)}) = {_mib(options.connections * each)}; "
-        f"mean {_mib(sum(lost) / len(lost))}, most {_mib(max(lost))}"
-    )
-    print(
+        f"mean {_mib(sum(lost) / len(lost))}, most {_mib(max(lost))}",
         f"repeated a round: mean {_mib(sum(repeated) / len(repeated))}, most "
-        f"{_mib(max(repeated))}; undisturbed {_mib(undisturbed.repeated)}"
-    )
-    print(
+        f"{_mib(max(repeated))}; undisturbed {_mib(undisturbed.repeated)}",
         f"killnine: {len(killed)} rounds of {show_size(options.size)} ({victims}), "
         f"{len(killed)} exact, {sum(each.again for each in killed)} recorded bytes "
         f"sent again, nothing left behind; undisturbed {seconds:.1f} s; seed "
-        f"{options.seed}, {total:.0f} s"
+        f"{options.seed}, {total:.0f} s",
     )
 
 
@@ -456,6 +493,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rate", default="16M", help="bytes/s of a connection (%(default)s)")
     add("--connections", type=int, default=16, help="(%(default)s)")
     add("--dir", type=Path, help="where files are written; on a disk")
+    add("--record", action="store_true", help="write docs/reliability.md")
     args = parser.parse_args(argv)
     options = Options(
         rounds=args.rounds,
@@ -465,7 +503,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         connections=args.connections,
     )
     with work_directory(args.dir) as directory:
-        return run(options, Path(directory))
+        return run(options, Path(directory), note=args.record)
 
 
 if __name__ == "__main__":

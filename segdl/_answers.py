@@ -27,6 +27,7 @@ from segdl._headers import (
     content_coding,
     is_multipart,
     media_type,
+    parse_http_date,
     retry_after_seconds,
 )
 from segdl._ranges import ByteRange, parse_content_range, parse_length
@@ -284,7 +285,9 @@ def status_error(head: Head, *, by_proxy: bool = False) -> StatusError:
         f"{reason}".rstrip()
         + hints.get(head.status, ""),
         status=head.status,
+        # By the origin's clock, where it tells it: ours may be a day off.
         retry_after_seconds=retry_after_seconds(
-            head.get("retry-after"), datetime.now(timezone.utc)
+            head.get("retry-after"),
+            parse_http_date(head.get("date")) or datetime.now(timezone.utc),
         ),
     )

@@ -159,7 +159,8 @@ class Destination:
                 f"{path} exists; choose another name, or on_exists: reuse, overwrite "
                 "or rename"
             )
-        store.directory.check_replaceable(name)
+        replace = self._request.on_exists == "overwrite"
+        store.directory.check_replaceable(name, replace=replace)
         return found
 
     def _prepare_files(self, answer: Answered, *, whole: bool, mirror: bool) -> None:

@@ -192,7 +192,8 @@ class Job:
         validator = found.header.validator
         size = found.header.size or 0
         # With nothing missing one byte is enough to compare the validator.
-        missing = next(found.plan().missing(), ByteRange(max(0, size - 1), size))
+        plan = found.plan(hoping=True)
+        missing = next(plan.missing(), ByteRange(max(0, size - 1), size))
         end = min(missing.end, missing.begin + FIRST_BYTES)
         missing = ByteRange(missing.begin, end)
         self.lanes.open_probe(

@@ -176,6 +176,9 @@ class Scheduler:
     def fetch(self, job: Job, fetch: Fetch, size: int | None) -> None:
         worker = self._failing(job, lambda: self._worker_for(size))
         if worker is None:
+            # Nobody else will tell of its end, for which the failing job waits.
+            lost = WorkerError("there is no worker for the lane")
+            self.post(lambda: self._for_job(job, job.lanes.on_lost, fetch.lane, lost))
             return
         self._lanes[fetch.lane] = (job, worker)
         worker.lanes += 1

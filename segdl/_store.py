@@ -11,8 +11,9 @@ thread. The part file is locked from `look` or `create` on until `close`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from errno import ESTALE
 from hashlib import sha256
 from pathlib import Path
 
@@ -62,11 +63,17 @@ class Found:
     accepted: list[Piece]
     doubtful: list[Piece]
 
-    def plan(self) -> Plan:
-        """Make the plan of what is missing; the size has to be known."""
+    def plan(self, *, hoping: bool = False) -> Plan:
+        """
+        Make the plan of what is missing; the size has to be known.
+
+        Args:
+            hoping: Take doubtful pieces for right ones.
+        """
         size = self.header.size
         assert size is not None
-        done = [ByteRange(p.offset, p.offset + p.length) for p in self.accepted]
+        pieces = self.accepted + (self.doubtful if hoping else [])
+        done = [ByteRange(p.offset, p.offset + p.length) for p in pieces]
         return Plan(size, self.header.piece, done)
 
 
@@ -280,9 +287,15 @@ class Store:
 
         Args:
             covered: `recorded`, as it was before.
+
+        Raises:
+            DestinationBusy: Another download has the manifest by now.
+            StorageError: The part was replaced, or can't be flushed.
         """
         if self.part is not None and self.manifest is not None:
-            self.part.sync()
+            with self._doubting():
+                self.part.sync()
+            self.part.check()
             self.manifest.checkpoint(covered)
 
     def size_of_existing(self) -> int:
@@ -311,17 +324,42 @@ class Store:
 
         Raises:
             DestinationExists: The name was taken meanwhile; the part is kept.
-            StorageError: The part is not what it should be, or can't be published.
+            StorageError: The part is not what it should be, has lost something, or
+                can't be published.
         """
         assert self.part is not None
         if self.part.size != size:
             self.part.truncate(size)
-        self.part.publish(self.name, overwrite=overwrite, durability=self.durability)
+        self._check_kept(size)
+        with self._doubting():
+            self.part.publish(
+                self.name, overwrite=overwrite, durability=self.durability
+            )
         if self.manifest is not None:
             self.manifest.remove()
         self.published = True
         self.close()
         return self.path
+
+    def _check_kept(self, size: int) -> None:
+        """Compare pieces where there are holes, though all was written."""
+        assert self.part is not None
+        if not self.part.has_hole(0, size):
+            return
+        from xxhash import xxh3_64  # nobody else in this process needs it
+
+        for piece in self.pieces():
+            if not self.part.has_hole(piece.offset, piece.length):
+                continue  # and some file systems (ZFS) make holes of zeros
+            if (
+                xxh3_64(self.part.read(piece.offset, piece.length)).hexdigest()
+                != piece.xxh3
+            ):
+                raise StorageError(
+                    f"{self.part.path} has lost what was written at {piece.offset}: "
+                    "something else changed it (start the download again)",
+                    errno=ESTALE,
+                )
 
     def set_aside(self) -> str:
         """Keep a part whose digest is wrong out of the way; give its path."""
@@ -370,6 +408,17 @@ class Store:
         """Close everything; a second call does nothing."""
         self.release()
         self.directory.close()
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """Have the pieces compared by the next run, when they could not be flushed."""
+        try:
+            yield
+        except StorageError:
+            if self.part is not None and self.part.flush_failed and self.manifest:
+                with suppress(StorageError):  # the first error says more
+                    self.manifest.doubt()
+            raise
 
     def _with_identity(self, header: Header) -> Header:
         assert self.part is not None
@@ -423,7 +472,11 @@ class Store:
         header = loaded.header
         if header.size is None or header.size != self.part.size:
             return Found(header=header, accepted=[], doubtful=[])
-        moved = (header.dev, header.ino) != self.part.identity
+        moved = (header.dev, header.ino) != self.part.identity or self.part.shared
+        if moved:
+            # Else the next run would not doubt them, nor know, by the inode, what a
+            # publish that is cut short has published.
+            self.manifest.take_over(*self.part.identity)
         boot = _fs.boot_id()
         accepted: list[Piece] = []
         doubtful: list[Piece] = []

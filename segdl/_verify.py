@@ -73,6 +73,7 @@ class _CheckJob:
     def __init__(self, order: Check) -> None:
         self.job = order.job
         self.reader = PartReader(order.path)
+        self.reader.forget_cached()
         self.left = deque(order.pieces)
         self.bad: list[tuple[int, int]] = []
 

@@ -60,6 +60,19 @@ def interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture
+def default_signals() -> Iterator[None]:
+    """Have programs take signals also where the test run itself ignores them."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(autouse=True)
 def nothing_left_behind(private_environment: Path) -> Iterator[None]:
     """Fail a test that leaves a process, thread, descriptor or file behind."""

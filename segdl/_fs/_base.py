@@ -108,8 +108,9 @@ class Directory:
                 fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         directory = cls(where, fd)
         if create and not os.access(where, os.W_OK | os.X_OK):
+            code = errno.EROFS if directory.is_read_only() else errno.EACCES
             directory.close()
-            raise storage_error(system_error(errno.EACCES), f"write to {where}")
+            raise storage_error(system_error(code), f"write to {where}")
         return directory
 
     def __enter__(self) -> Directory:
@@ -141,6 +142,14 @@ class Directory:
         if self.fd is not None:
             with wrapped(f"flush the directory {self.path}"):
                 os.fsync(self.fd)
+
+    def is_read_only(self) -> bool:
+        """Whether its file system is mounted so; False where that can't be told."""
+        if not hasattr(os, "ST_RDONLY"):
+            return False
+        with wrapped(f"look at the file system of {self.path}"):
+            found = os.statvfs(self.path if self.fd is None else self.fd)
+        return bool(found.f_flag & os.ST_RDONLY)
 
     def free_bytes(self) -> int:
         """Give what an ordinary user may still write here."""
@@ -183,15 +192,34 @@ class Directory:
         """Tell whether anything has that name, a dangling link included."""
         return self.stat(name) is not None
 
-    def check_replaceable(self, name: str) -> os.stat_result | None:
+    def check_replaceable(
+        self, name: str, *, replace: bool = True
+    ) -> os.stat_result | None:
         """
         Look at a destination that may be replaced.
 
+        Args:
+            name: The destination.
+            replace: It is to be; else it may be used as it is.
+
         Raises:
-            StorageError: A directory, link, FIFO or device stands there.
+            StorageError: A directory, link, FIFO or device stands there, or a file of
+                another file system.
         """
         found = self.stat(name)
-        if found is None or stat.S_ISREG(found.st_mode):
+        if found is None:
+            return None
+        if stat.S_ISREG(found.st_mode):
+            if (
+                replace
+                and self.fd is not None
+                and found.st_dev != os.fstat(self.fd).st_dev
+            ):
+                raise StorageError(
+                    f"{self.path_of(name)} is mounted there, so it can't be replaced "
+                    "(choose another name)",
+                    errno=errno.EXDEV,
+                )
             return found
         kind = "directory" if stat.S_ISDIR(found.st_mode) else "special file or link"
         raise StorageError(
@@ -230,6 +258,15 @@ def not_a_directory(path: str) -> StorageError:
     )
 
 
+def check_own(found: os.stat_result, path: str) -> None:
+    """Raise `StorageError` for what is no regular file, or another user's."""
+    if not stat.S_ISREG(found.st_mode):
+        raise foreign(path, "is not a regular file")
+    # Elsewhere there are neither owners nor mode bits.
+    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+        raise foreign(path, f"belongs to user {found.st_uid}")
+
+
 def check_private(found: os.stat_result, path: str) -> None:
     """
     Refuse a file that somebody else could have written.
@@ -237,14 +274,10 @@ def check_private(found: os.stat_result, path: str) -> None:
     Raises:
         StorageError: Not a regular file, another user's, or writable by others.
     """
-    if not stat.S_ISREG(found.st_mode):
-        raise foreign(path, "is not a regular file")
-    if hasattr(os, "getuid"):  # elsewhere there are neither owners nor mode bits
-        if found.st_uid != os.getuid():
-            raise foreign(path, f"belongs to user {found.st_uid}")
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            mode = stat.S_IMODE(found.st_mode)
-            raise foreign(path, f"has mode {mode:04o}, so others can write to it")
+    check_own(found, path)
+    if hasattr(os, "getuid") and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(found.st_mode)
+        raise foreign(path, f"has mode {mode:04o}, so others can write to it")
 
 
 def foreign(path: str, trouble: str) -> StorageError:

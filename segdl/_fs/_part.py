@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from weakref import WeakSet
 
@@ -11,6 +12,7 @@ from segdl._fs._base import (
     UNSUPPORTED,
     Directory,
     busy,
+    check_own,
     check_private,
     current_umask,
     fdatasync,
@@ -36,6 +38,8 @@ class PartFile:
         identity: (device, inode): what a worker compares before it writes.
         size: Expected length in bytes; the present one while it is unknown.
         locked: False where the file system has no locks.
+        shared: Others could write to it: a publish was cut short that had widened its
+            mode already. What it holds has to be compared.
     """
 
     def __init__(self, directory: Directory, name: str, fd: int) -> None:
@@ -45,6 +49,7 @@ class PartFile:
         found = self._fstat()
         self.identity = (found.st_dev, found.st_ino)
         self.locked = False
+        self.shared = False
         self._size: int | None = None
         self._failed: StorageError | None = None
         _register_at_fork()
@@ -136,6 +141,11 @@ class PartFile:
         return self._fstat().st_nlink
 
     @property
+    def flush_failed(self) -> bool:
+        """Whether `sync` has failed, so that what was written may be lost."""
+        return self._failed is not None
+
+    @property
     def path(self) -> str:
         """Absolute path."""
         return self.directory.path_of(self.name)
@@ -174,6 +184,14 @@ class PartFile:
             if exc.errno in UNSUPPORTED:
                 return False
             raise storage_error(exc, f"look for holes in {self.path}") from exc
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read some bytes back."""
+        with wrapped(f"read {length} bytes at offset {offset} of {self.path}"):
+            if hasattr(os, "pread"):
+                return os.pread(self.fd, length, offset)
+            os.lseek(self.fd, offset, os.SEEK_SET)
+            return os.read(self.fd, length)
 
     def check(self) -> None:
         """Raise `StorageError` when the file was replaced, removed or resized."""
@@ -245,20 +263,16 @@ class PartFile:
     ) -> None:
         directory = self.directory
         path = directory.path_of(name)
-        if hasattr(os, "fchmod"):
-            mode = replaced.st_mode & 0o777 if replaced else 0o666 & ~current_umask()
-            with wrapped(f"set the mode of {self.path}"):
-                os.fchmod(self.fd, mode)
+        _set_mode(self.fd, _final_mode(replaced), self.path)
         try:
             if not overwrite and self._linked(name):
                 return
             if not overwrite and directory.exists(name):
                 raise _exists(path)
             directory.rename(self.name, name)
-        except StorageError:
-            # It stays a part. AttributeError: Windows has no fchmod.
-            with suppress(AttributeError, OSError):
-                os.fchmod(self.fd, 0o600)
+        except BaseException:
+            with suppress(StorageError):  # the first error says more
+                _set_mode(self.fd, 0o600, self.path)
             raise
 
     def _linked(self, name: str) -> bool:
@@ -321,9 +335,17 @@ class PartFile:
 
     def _check_ownership(self, final_name: str | None) -> None:
         found = self._fstat()
-        check_private(found, self.path)
         other = self.directory.stat(final_name) if final_name else None
         finished = other is not None and (other.st_dev, other.st_ino) == self.identity
+        if finished:
+            check_own(found, self.path)
+        elif stat.S_IMODE(found.st_mode) == _final_mode(other):
+            # `publish` was cut short before the name: take its mode back.
+            check_own(found, self.path)
+            self.shared = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
+            _set_mode(self.fd, 0o600, self.path)
+        else:
+            check_private(found, self.path)
         if found.st_nlink != (2 if finished else 1):
             raise foreign(self.path, f"has {found.st_nlink} names")
 
@@ -343,6 +365,17 @@ def _register_at_fork() -> None:
 def _close_in_child() -> None:
     for part in list(_open_parts):
         part.close()
+
+
+def _final_mode(replaced: os.stat_result | None) -> int:
+    """Give the mode of a published file: that of the one it replaces, if any."""
+    return replaced.st_mode & 0o777 if replaced else 0o666 & ~current_umask()
+
+
+def _set_mode(fd: int, mode: int, path: str) -> None:
+    if hasattr(os, "fchmod"):
+        with wrapped(f"set the mode of {path}"):
+            os.fchmod(fd, mode)
 
 
 def _exists(path: str) -> DestinationExists:

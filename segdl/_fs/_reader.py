@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 
 from segdl._fs._base import SAFE_FLAGS, system_error, wrapped
 
@@ -45,6 +46,16 @@ class PartReader:
             if count == 0:
                 raise system_error(errno.ENODATA)
         return count
+
+    def forget_cached(self) -> None:
+        """
+        Have the system read from the disk what it has in its cache; advice only.
+
+        After a write that the disk refused, the cache alone has the bytes.
+        """
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):
+                os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close it; a second call does nothing."""

@@ -8,6 +8,7 @@ import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from errno import EEXIST
 
@@ -26,7 +27,7 @@ from segdl._manifest._records import (
     piece_line,
     run_line,
 )
-from segdl.errors import DestinationBusy, DestinationExists
+from segdl.errors import DestinationBusy, DestinationExists, StorageError
 
 COMPACT_FROM_BYTES = 1024 * 1024
 
@@ -105,7 +106,13 @@ class Manifest:
         header = fitting(header)
         manifest = cls(directory, name, header=header, sync=durability != "none")
         manifest._runs.append(_this_run(0))
-        manifest._rewrite()
+        try:
+            manifest._rewrite()
+        except BaseException:
+            # Its name may be there already, when the directory can't be flushed.
+            with suppress(StorageError):
+                directory.unlink(name)
+            raise
         return manifest
 
     @classmethod
@@ -265,6 +272,39 @@ class Manifest:
         self.header = fitting(replace(self.header, url=url, url_sha256=url_sha256))
         self._rewrite()
 
+    def doubt(self) -> None:
+        """
+        Have the next run compare the pieces that no checkpoint covers.
+
+        For a part that could not be flushed: the kernel marks such pages clean, so
+        the next flush succeeds though they are lost ("fsyncgate").
+
+        Raises:
+            DiskFull, StorageError: It can't be written; the manifest is as it was.
+        """
+        with self._lock:
+            # A run of an unknown boot: nothing of it is accepted unseen. No flush, as
+            # the disk refuses them, and another boot has the pieces compared anyway.
+            self._runs = [replace(run, boot="") for run in self._runs]
+            self._rewrite(sync=False)
+
+    def take_over(self, dev: int, ino: int) -> None:
+        """
+        Belong to another part file, such as a copy, whose pieces nobody has compared.
+
+        Args:
+            dev: Device of the part file.
+            ino: Its inode.
+
+        Raises:
+            DiskFull, StorageError: It can't be written; the manifest is as it was.
+        """
+        self.header = replace(self.header, dev=dev, ino=ino)
+        # But for the run that has begun, none saw this file.
+        self._runs[:-1] = [replace(run, boot="") for run in self._runs[:-1]]
+        self._checkpointed = 0
+        self._rewrite()
+
     def compact(self) -> None:
         """Rewrite the log without what later records made void."""
         self._rewrite()
@@ -286,10 +326,12 @@ class Manifest:
             self._log = _fs.append_file(self._directory, self._name)
         return self._log
 
-    def _rewrite(self) -> None:
+    def _rewrite(self, *, sync: bool = True) -> None:
         self.close()
         data = encode(self.header, self._pieces, self._runs, self._checkpointed)
-        _fs.replace_atomically(self._directory, self._name, data, sync=self._sync)
+        _fs.replace_atomically(
+            self._directory, self._name, data, sync=sync and self._sync
+        )
 
 
 def _this_run(first: int) -> Run:

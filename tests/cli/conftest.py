@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -79,19 +78,6 @@ def inside(
         return Ran(code, captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture
-def default_signals() -> Iterator[None]:
-    """Have children react to signals even where the test run itself ignores them."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 MIB = 1 << 20

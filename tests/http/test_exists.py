@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -201,71 +200,6 @@ def test_rename_takes_the_next_free_name(origin, fetch, old, out) -> None:
         assert file_digest(task.result(0)) == origin.blob(number, SIZE).digest()
     assert old.read_bytes() == OLD
     assert names(out) == ["file.1.bin", "file.2.bin", NAME]
-
-
-@pytest.mark.parametrize("policy", ["reuse", "error", "rename", "overwrite"])
-def test_54_destination_appears_on_the_way(origin, make_engine, out, policy) -> None:
-    """A file that appears meanwhile is never replaced but by overwrite."""
-    origin.rate = 4 * MIB
-    engine = make_engine(on_exists=policy)
-    task = engine.download(origin.blob_url(1, SIZE), out, NAME)
-    until(lambda: task.downloaded_size > SIZE // 3)
-    put(out, OLD)
-    assert task.wait(10)
-    if policy == "overwrite":
-        check_whole(task, origin.blob(1, SIZE))
-        return
-    assert (out / NAME).read_bytes() == OLD
-    if task.status == "failed":
-        assert isinstance(task.exception(0), DestinationExists)
-        assert names(out) == [NAME, PART, MANIFEST]
-    else:
-        assert policy == "rename"
-        assert file_digest(task.result(0)) == origin.blob(1, SIZE).digest()
-
-
-@pytest.mark.parametrize("policy", ["reuse", "overwrite"])
-def test_53_destination_is_a_directory(origin, fetch, out, policy) -> None:
-    """A directory is never replaced."""
-    (out / NAME).mkdir(parents=True)
-    task = fetch(origin.blob_url(1, SIZE), on_exists=policy)
-    assert isinstance(task.exception(0), StorageError)
-    assert (out / NAME).is_dir()
-    assert names(out) == [NAME]
-    assert origin.log.entries == ()
-
-
-@pytest.mark.parametrize("policy", ["reuse", "overwrite"])
-def test_53_destination_is_a_fifo(origin, fetch, out, policy) -> None:
-    """A FIFO is never opened, nor replaced."""
-    out.mkdir()
-    os.mkfifo(out / NAME)
-    task = fetch(origin.blob_url(1, SIZE), on_exists=policy)
-    assert isinstance(task.exception(0), StorageError)
-    assert (out / NAME).is_fifo()
-
-
-def test_53_destination_is_a_symlink(origin, fetch, out, tmp_path) -> None:
-    """What a link points to is never written."""
-    victim = tmp_path / "victim"
-    victim.write_bytes(OLD)
-    out.mkdir()
-    (out / NAME).symlink_to(victim)
-    fetch(origin.blob_url(1, SIZE), on_exists="overwrite")
-    assert victim.read_bytes() == OLD
-
-
-@pytest.mark.parametrize("name", [PART, MANIFEST])
-def test_53_symlink_in_place_of_part_or_manifest(
-    origin, fetch, out, tmp_path, name
-) -> None:
-    """A link planted for the part or the manifest is not followed."""
-    victim = tmp_path / "victim"
-    victim.write_bytes(OLD)
-    out.mkdir()
-    (out / name).symlink_to(victim)
-    fetch(origin.blob_url(1, SIZE))
-    assert victim.read_bytes() == OLD
 
 
 def test_directory_is_created(origin, fetch, out) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -29,7 +27,6 @@ from segdl import DownloadEngine, DownloadTask
 from segdl._fs import PartWriter
 from segdl.errors import (
     ConnectError,
-    DestinationBusy,
     DestinationExists,
     UsageError,
 )
@@ -352,53 +349,6 @@ def test_resume_unfinished_goes_on_after_one_that_can_not(
 def test_resume_unfinished_of_an_empty_directory(make_engine, tmp_path) -> None:
     """Where nothing was left, nothing is to do."""
     assert make_engine().resume_unfinished(tmp_path) == []
-
-
-def test_64_two_tasks_of_one_engine(origin, make_engine, out) -> None:
-    """The same destination twice in one engine: the second fails, the first ends."""
-    origin.rate = RATE
-    engine = make_engine()
-    first = half(engine, origin.blob_url(1, SIZE), out)
-    second = engine.download(origin.blob_url(1, SIZE), out, NAME)
-    assert second.wait(10)
-    check_failed(second, DestinationBusy, NAME)
-    assert first.wait(10)
-    check_whole(first, origin.blob(1, SIZE))
-
-
-def test_64_two_engines_of_one_process(origin, make_engine, out) -> None:
-    """The same destination from two engines: the second one fails at once."""
-    origin.rate = RATE
-    first = half(make_engine(), origin.blob_url(1, SIZE), out)
-    second = make_engine().download(origin.blob_url(1, SIZE), out, NAME)
-    assert second.wait(10)
-    check_failed(second, DestinationBusy, NAME)
-    assert first.wait(10)
-    check_whole(first, origin.blob(1, SIZE))
-
-
-OTHER_PROCESS = """
-import sys
-from segdl import DownloadEngine
-with DownloadEngine(processes=0) as engine:
-    task = engine.download(sys.argv[1], sys.argv[2], sys.argv[3])
-    task.wait(20)
-    print(type(task.exception(0)).__name__, task.error, sep=": ")
-"""
-
-
-def test_64_two_processes(origin, make_engine, out) -> None:
-    """The lock holds between processes too."""
-    origin.rate = RATE // 6
-    first = half(make_engine(), origin.blob_url(1, SIZE), out)
-    command = [sys.executable, "-c", OTHER_PROCESS, origin.blob_url(1, SIZE)]
-    other = subprocess.run(
-        [*command, str(out), NAME], capture_output=True, text=True, timeout=20
-    )
-    assert other.stdout.startswith("DestinationBusy: "), other
-    origin.rate = None
-    assert first.wait(10)
-    check_whole(first, origin.blob(1, SIZE))
 
 
 def test_published_mode_follows_the_umask(origin, fetch) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from rows import Table
+from sweep import SUMMARY, Sweep
 from world import World
 
 from segdl.testing import Origin
@@ -45,6 +46,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """Write the table, when asked to."""
     if session.config.getoption("--record"):
         TABLE.write()
+        if session.config.getoption("--full"):
+            SUMMARY.write()
 
 
 @pytest.fixture
@@ -73,6 +76,12 @@ def world(
     finally:
         world.close()
     world.check()
+
+
+@pytest.fixture
+def sweep(world: World, draw: random.Random, full: bool) -> Sweep:
+    """Give the crash sweeps of this test."""
+    return Sweep(world, draw, full)
 
 
 @pytest.fixture

@@ -33,11 +33,6 @@ from segdl import DownloadEngine
 engine = DownloadEngine(connections=4)
 task = engine.download(os.environ["URL"], os.environ["DIRECTORY"], "file")
 """
-WAIT = BEGIN + "print('begun', flush=True)\ntask.wait()\n"
-POLL = BEGIN + (
-    "print('begun', flush=True)\n"
-    "while task.status == 'downloading':\n    time.sleep(0.05)\n"
-)
 MIDDLE = "while task.downloaded_size < 8 << 20:\n    time.sleep(0.01)\n"
 
 
@@ -81,63 +76,6 @@ def check_resumable(
 
 def sent(origin: Origin, size: int) -> None:
     until(lambda: origin.log.bytes_sent() >= size)
-
-
-def test_killed_program_leaves_no_worker_and_a_resumable_file(
-    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
-) -> None:
-    """kill -9 of the parent: its workers leave, and few bytes are fetched again."""
-    with canary.start([sys.executable, "-c", WAIT]) as process:
-        sent(origin, 8 * MIB)
-        assert canary.workers()
-        process.kill()
-        assert end_of(process).stderr == ""
-        canary.check_nothing_left()
-    check_resumable()
-
-
-def test_everything_killed_at_once_is_resumable(
-    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
-) -> None:
-    """kill -9 of parent and workers together, as an out-of-memory kill of a group."""
-    with canary.start([sys.executable, "-c", WAIT]) as process:
-        sent(origin, 8 * MIB)
-        os.killpg(process.pid, signal.SIGKILL)
-        end_of(process)
-        canary.check_nothing_left()
-    check_resumable()
-
-
-FORKED_SIBLING = (
-    BEGIN
-    + MIDDLE
-    + """
-child = os.fork()
-if child == 0:
-    time.sleep(60)
-    os._exit(0)
-print(child, flush=True)
-task.wait()
-"""
-)
-
-
-def test_worker_leaves_although_a_forked_sibling_lives(
-    canary: Canary, check_resumable: Callable[[], None]
-) -> None:
-    """A process the program forked holds the pipes open; the workers leave yet."""
-    command = [sys.executable, "-W", "ignore", "-c", FORKED_SIBLING]
-    with canary.start(command) as process:
-        assert process.stdout is not None
-        sibling = int(process.stdout.readline())
-        until(canary.workers)
-        process.kill()
-        process.wait()
-        until(lambda: not canary.workers(), describe=canary.alive)
-        assert list(canary.alive()) == [sibling]
-        os.kill(sibling, signal.SIGKILL)
-        canary.check_nothing_left()
-    check_resumable()
 
 
 FORKED_CHILD = (
@@ -211,44 +149,6 @@ def test_parent_and_child_each_use_an_engine_of_their_own(
 # --- Ctrl-C ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("moment", "program"),
-    [
-        ("begun", WAIT),
-        ("begun", POLL),
-        ("asked", WAIT),
-        ("answered", WAIT),
-        ("middle", POLL),
-        ("late", WAIT),
-    ],
-    ids=["begun", "begun-poll", "asked", "answered", "middle-poll", "late"],
-)
-def test_interrupt_ends_in_keyboardinterrupt(
-    moment: str, program: str, canary: Canary, origin: Origin, directory: Path
-) -> None:
-    """Ctrl-C, to the whole group, at any moment, ends as Python's convention says."""
-    if moment == "asked":
-        origin.latency = 30.0
-    moments: dict[str, Callable[[], object]] = {
-        "begun": lambda: None,
-        "asked": lambda: origin.log.wait_for(1),
-        "answered": lambda: sent(origin, 1),
-        "middle": lambda: sent(origin, 8 * MIB),
-        "late": lambda: sent(origin, SIZE - 4 * MIB),
-    }
-    with canary.start([sys.executable, "-c", program]) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "begun\n"
-        moments[moment]()
-        os.killpg(process.pid, signal.SIGINT)
-        ended = end_of(process)
-        canary.check_nothing_left()
-    assert ended.returncode in (-signal.SIGINT, 130)
-    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
-    assert ended.stderr.count("Traceback") == 1
-    assert not (directory / "file").exists()
-
-
 ELSEWHERE = """
 import os, signal, threading, time
 from segdl import DownloadEngine
@@ -281,32 +181,6 @@ def test_interrupt_that_another_thread_took_ends_the_wait(
     ended = canary.run([sys.executable, "-c", ELSEWHERE + wait])
     assert ended.returncode in (-signal.SIGINT, 130)
     assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
-
-
-def test_interrupted_download_is_resumable(
-    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
-) -> None:
-    """What was recorded before Ctrl-C is not fetched again."""
-    with canary.start([sys.executable, "-c", WAIT]) as process:
-        sent(origin, 12 * MIB)
-        os.killpg(process.pid, signal.SIGINT)
-        end_of(process)
-        canary.check_nothing_left()
-    check_resumable()
-
-
-def test_several_interrupts_are_not_worse_than_one(
-    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
-) -> None:
-    """Ctrl-C pressed five times in a row: no worker is left, nothing is lost."""
-    with canary.start([sys.executable, "-c", WAIT]) as process:
-        sent(origin, 8 * MIB)
-        for _ in range(5):
-            os.killpg(process.pid, signal.SIGINT)
-        ended = end_of(process)
-        canary.check_nothing_left()
-    assert ended.returncode in (-signal.SIGINT, 130)
-    check_resumable()
 
 
 CAUGHT = (
@@ -457,23 +331,6 @@ def test_flags_of_the_interpreter_change_nothing(
     assert (directory / "file").read_bytes() == quick.blob(SEED, SIZE).read()
 
 
-INTERRUPTED_SHUTDOWN = BEGIN + "print('begun', flush=True)\nengine.shutdown()\n"
-
-
-def test_interrupt_in_the_middle_of_shutdown(
-    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
-) -> None:
-    """Ctrl-C while shutdown(wait=True) waits: ends at once, resumable."""
-    with canary.start([sys.executable, "-c", INTERRUPTED_SHUTDOWN]) as process:
-        sent(origin, 8 * MIB)
-        os.killpg(process.pid, signal.SIGINT)
-        ended = end_of(process)
-        canary.check_nothing_left()
-    assert ended.returncode in (-signal.SIGINT, 130)
-    assert ended.stderr.splitlines()[-1] == "KeyboardInterrupt"
-    check_resumable()
-
-
 WITH_BLOCK = """
 import os, time
 from segdl import DownloadEngine
@@ -493,17 +350,4 @@ def test_interrupt_in_a_with_block_stops_instead_of_waiting(
         ended = end_of(process)
         canary.check_nothing_left()
     assert ended.returncode in (-signal.SIGINT, 130)
-    check_resumable()
-
-
-def test_sigterm_leaves_no_worker(
-    canary: Canary, origin: Origin, check_resumable: Callable[[], None]
-) -> None:
-    """SIGTERM has no handler in Python: it kills the parent, and the workers leave."""
-    with canary.start([sys.executable, "-c", WAIT]) as process:
-        sent(origin, 8 * MIB)
-        process.terminate()
-        ended = end_of(process)
-        canary.check_nothing_left()
-    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, "")
     check_resumable()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -132,37 +131,6 @@ def test_completion_is_told_after_the_file_is_there(
     assert seen == [("completed", 1.0, path), origin.blob(1, SMALL).read()]
 
 
-def test_callback_that_raises_is_logged_and_harms_nothing(
-    origin: Origin,
-    make_engine: MakeEngine,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Of three callbacks the middle one fails: the others are called yet."""
-    engine = make_engine(progress_interval=0.02)
-    first, last = [], []
-
-    def broken(_: DownloadTask) -> None:
-        raise ValueError("a bug of the user's")
-
-    for register in (
-        engine.register_progress_callback,
-        engine.register_completion_callback,
-    ):
-        register(first.append)
-        register(broken)
-        register(last.append)
-    task = engine.download(origin.blob_url(1, 4 * MIB), tmp_path, "file")
-    assert Path(task.result(timeout=60)).read_bytes() == origin.blob(1, 4 * MIB).read()
-    engine.shutdown()
-    assert len(first) == len(last) >= 2
-    records = [record for record in caplog.records if record.name == "segdl"]
-    assert len(records) == len(first)
-    assert all(record.levelno == logging.ERROR for record in records)
-    assert all("broken" in record.getMessage() for record in records)
-    assert all(record.exc_info is not None for record in records)
-
-
 def test_callback_may_call_every_method(
     origin: Origin, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
@@ -261,29 +229,6 @@ def test_callback_may_submit_the_next_download(
     assert finished.wait(60)
     assert engine.wait(timeout=60)
     assert [task.status for task in engine.get_all_tasks()] == ["completed"] * 4
-
-
-def test_slow_callback_delays_no_download(
-    origin: Origin, make_engine: MakeEngine, tmp_path: Path
-) -> None:
-    """While a callback is stuck the file comes; at most one report waits."""
-    engine = make_engine(progress_interval=0.01)
-    release, entered = threading.Event(), threading.Event()
-    calls = []
-
-    def slow(task: DownloadTask) -> None:
-        calls.append(task.status)
-        entered.set()
-        release.wait(60)
-
-    engine.register_progress_callback(slow)
-    task = engine.download(origin.blob_url(1, SIZE), tmp_path, "file")
-    assert entered.wait(30)
-    assert task.wait(timeout=60)
-    assert task.status == "completed"
-    release.set()
-    engine.shutdown()
-    assert len(calls) <= 2
 
 
 def test_progress_is_told_at_the_interval(

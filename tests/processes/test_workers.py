@@ -213,31 +213,6 @@ def test_worker_that_was_stopped_for_a_while_goes_on(
     assert origin.log.served_twice() <= LANES * 4 * MIB
 
 
-def test_workers_killed_again_and_again_fail_the_task_resumably(
-    origin: Origin, make_engine: MakeEngine, tmp_path: Path
-) -> None:
-    """Whatever kills workers as they come has an end; what was recorded stays."""
-    origin.total_rate = 8 * MIB
-    engine = make_engine(connections=LANES)
-    task = engine.download(origin.blob_url(9, SIZE), tmp_path, "file")
-    middle(task)
-
-    def over() -> bool:
-        kill(children("transfer"))
-        return task.wait(timeout=0)
-
-    until(over)
-    with pytest.raises(WorkerError):
-        task.result()
-    assert task.downloaded_size >= 2 * MIB
-    engine.shutdown(wait=False)
-
-    origin.total_rate = None
-    again = make_engine().download(origin.blob_url(9, SIZE), tmp_path, "file")
-    assert finished(again) == origin.blob(9, SIZE).read()
-    assert again.resumed_size >= 2 * MIB
-
-
 def stop_in_verification(
     origin: Origin, engine: DownloadEngine, directory: Path
 ) -> tuple[DownloadTask, psutil.Process]:

@@ -330,6 +330,73 @@ def test_a_hole_in_a_recorded_piece(tmp_path: Path, open_store: OpenStore) -> No
     assert (found.accepted, found.doubtful) == ([piece(0)], [piece(1)])
 
 
+def test_a_hole_is_not_published(tmp_path: Path, open_store: OpenStore) -> None:
+    """A part that was cut, and written on, has its size again, but not its bytes."""
+    store = begun(open_store, 0, 1)
+    os.truncate(tmp_path / PART, 0)
+    write(store, 2, 3)
+    assert (tmp_path / PART).stat().st_size == SIZE
+    assert store.part is not None
+    if not store.part.has_hole(0, SIZE):
+        pytest.skip("this file system does not tell its holes")
+    with pytest.raises(StorageError, match="lost what was written at 0"):
+        store.publish(SIZE, overwrite=False)
+    assert names(tmp_path) == [PART, MANIFEST]
+
+
+@pytest.mark.parametrize(
+    "flush",
+    [
+        lambda store: store.checkpoint(4),
+        lambda store: store.publish(SIZE, overwrite=False),
+    ],
+    ids=["checkpoint", "publish"],
+)
+def test_a_failed_flush(
+    open_store: OpenStore,
+    monkeypatch: pytest.MonkeyPatch,
+    flush: Callable[[Store], None],
+) -> None:
+    """What was not flushed before has to be compared, though the boot is the same."""
+    store = begun(open_store, 0)
+    store.durability = "publish"
+    store.checkpoint(1)
+    write(store, 1, 2, 3)
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", refuse)
+        with pytest.raises(StorageError, match="Input/output error"):
+            flush(store)
+    store.close()
+    found = open_store().look(NAME)
+    assert found is not None
+    assert found.accepted == [piece(0)]
+    assert found.doubtful == [piece(1), piece(2), piece(3)]
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o664])
+def test_a_publish_that_had_set_the_mode(
+    tmp_path: Path, open_store: OpenStore, mode: int
+) -> None:
+    """Cut short before the name, the part is private again, and compared if need be."""
+    before = os.umask(0o666 & ~mode)
+    try:
+        begun(open_store, 0).close()
+        (tmp_path / PART).chmod(mode)
+        found = open_store().look(NAME)
+    finally:
+        os.umask(before)
+    assert found is not None
+    kept = [piece(0)]
+    assert (found.accepted, found.doubtful) == (
+        ([], kept) if mode & 0o022 else (kept, [])
+    )
+    assert stat.S_IMODE((tmp_path / PART).stat().st_mode) == 0o600
+
+
 def test_files_that_were_copied(tmp_path: Path, open_store: OpenStore) -> None:
     """A part that is another file now has to be compared, whatever is recorded."""
     begun(open_store, 0, 1).close()
@@ -337,9 +404,24 @@ def test_files_that_were_copied(tmp_path: Path, open_store: OpenStore) -> None:
     copy.touch(0o600)
     copy.write_bytes((tmp_path / PART).read_bytes())
     copy.replace(tmp_path / PART)
-    found = open_store().look(NAME)
-    assert found is not None
-    assert (found.accepted, found.doubtful) == ([], [piece(0), piece(1)])
+    for _ in range(2):  # the first look does not make them right
+        store = open_store()
+        found = store.look(NAME)
+        assert found is not None
+        assert (found.accepted, found.doubtful) == ([], [piece(0), piece(1)])
+        write(store, 2)
+        store.forget([(2 * PIECE, PIECE)])
+        store.close()
+    store = open_store()
+    store.look(NAME)
+    write(store, 2, 3)
+    assert store.manifest is not None
+    store.manifest.close()
+    store.manifest = None  # the publish is cut short
+    store.publish(SIZE, overwrite=False)
+    store = open_store()
+    assert store.look(NAME) is None
+    assert store.published_url_sha256 is not None
 
 
 @pytest.mark.parametrize("size", [SIZE - 1, SIZE + 1, 0])
