@@ -12,6 +12,7 @@ CODES = {
     "UsageError": 2,
     "ConfigError": 2,
     "TransferError": 3,
+    "AddressRefused": 3,
     "ConnectError": 3,
     "TlsError": 3,
     "StallError": 3,

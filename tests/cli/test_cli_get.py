@@ -74,7 +74,8 @@ def test_json_is_a_line_an_event(program: Program, segdl_origin: Origin) -> None
     checksum = f"sha256:{blob.digest('sha256')}"
     ran = program("get", url, "--json", "--checksum", checksum)
     assert (ran.code, ran.err) == (0, "")
-    events = ran.events
+    # On a busy machine even this takes long enough to be told of.
+    events = [event for event in ran.events if event["event"] != "progress"]
     assert [event["event"] for event in events] == ["start", "completed", "summary"]
     assert all({"event", "time", "task", "url"} <= event.keys() for event in events)
     assert {event["task"] for event in events[:-1]} == {events[0]["task"]}

@@ -379,8 +379,7 @@ class Tape:
         return self._numbered(os.stat(path, **options))
 
     def _numbered(self, found: os.stat_result) -> Any:
-        number = self._numbers.get(found.st_ino)
-        return found if number is None else _Status(found, number)
+        return _Status(found, self._numbers.get(found.st_ino, found.st_ino))
 
     def _number(self, fd: int) -> int:
         return self._numbers[os.fstat(fd).st_ino]
