@@ -166,8 +166,9 @@ class Summary:
                 f"{outcome} {number}"
                 for outcome, number in sorted(self.outcomes[key].items())
             )
+            occurs = self.calls[key] or "-"
             lines.append(
-                f"| {scenario} | {process} | {call} {file} | {self.calls[key]} | "
+                f"| {scenario} | {process} | {call} {file} | {occurs} | "
                 f"{tried} | {outcomes} |"
             )
         points = sum(sum(each.values()) for each in self.tried.values())
