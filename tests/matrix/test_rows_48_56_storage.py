@@ -503,7 +503,7 @@ def test_55_part_changed(
 # --- 56: slow -------------------------------------------------------------------------
 
 
-@pytest.mark.row("writes held up in the thread; SIGSTOP of the worker (signals)")
+@pytest.mark.row("writes are held up in the thread that makes them")
 def test_56_slow_disk(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the disk hangs the sockets wait; that is no stall of the origin."""
     size, gate, hangs = 96 * MIB, threading.Event(), threading.Event()
