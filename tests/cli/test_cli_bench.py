@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from cli_program import Program
 
 from segdl import bench
 from segdl.errors import IntegrityError, SegdlError

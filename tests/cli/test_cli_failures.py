@@ -7,7 +7,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from cli_program import Program
 
 from segdl.testing import Origin
 

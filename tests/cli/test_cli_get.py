@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Program
+from cli_program import Program
 
 from segdl.testing import Origin
 

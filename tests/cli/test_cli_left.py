@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import UNFINISHED_SIZE as SIZE
-from conftest import Program, downloading
+from cli_program import UNFINISHED_SIZE as SIZE
+from cli_program import Program, downloading
 
 from segdl._names import SafeName
 from segdl.testing import Origin

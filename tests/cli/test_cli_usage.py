@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Program
+from cli_program import Program
 
 URL = "http://127.0.0.1:9/file.bin"
 COMMANDS = ("get", "resume", "inspect", "verify", "clean", "serve", "bench")
