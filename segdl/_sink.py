@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 import xxhash
 
-from segdl._fs import PartWriter
+from segdl._fs import ALIGNMENT, PartWriter
 from segdl._writebehind import BLOCK_BYTES, Block, WriteBehind
 
 _NO_END = 2**63
@@ -143,11 +143,13 @@ class Sink:
         return self.end
 
     def flush(self) -> None:
-        """Send what the buffer holds on its way, so that a slow lane's bytes move."""
-        if self._error is not None:
-            raise self._error
-        if self._fill:
-            self._flush()
+        """
+        Send the whole blocks of the buffer on their way, so that a slow lane's move.
+
+        The rest of a block stays: one that is written twice, and the second time lost
+        by the disk, would be no hole, by which a resume sees what was lost.
+        """
+        self._flush(max(0, (self.position & -ALIGNMENT) - self._start))
 
     def finish(self) -> int:
         """
@@ -159,7 +161,7 @@ class Sink:
             One past the last byte in the file.
         """
         try:
-            self.flush()
+            self._flush(self._fill)
         finally:
             while self._pending:
                 self._behind.wait()
@@ -181,16 +183,23 @@ class Sink:
             self._fill = fill + step
             taken += step
             if self._fill == self._limit:
-                self.flush()
+                self._flush(self._fill)
         return taken
 
-    def _flush(self) -> None:
+    def _flush(self, count: int) -> None:
+        if self._error is not None:
+            raise self._error
+        if not count:
+            return
         # First, as it may fail: a buffer on its way must not be filled on.
         following = self._behind.take_buffer()
-        block = Block(self._writer, self.buffer, self._start, self._fill, self._on_done)
-        self._hash.update(self.buffer[: self._fill])
-        self._start += self._fill
-        self._fill = 0
+        block = Block(self._writer, self.buffer, self._start, count, self._on_done)
+        self._hash.update(self.buffer[:count])
+        rest = self._fill - count
+        if rest:
+            following[:rest] = self.buffer[count : self._fill]
+        self._start += count
+        self._fill = rest
         self.full = self._start == self.end
         if self.full or self._start % self._piece == 0:
             self._end_piece()

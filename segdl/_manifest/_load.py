@@ -71,6 +71,13 @@ def needs_verification(
         return True
     if 0 <= piece.record < loaded.checkpointed:
         return False
+    end = piece.offset + piece.length
+    if piece.offset % _fs.ALIGNMENT or (
+        end % _fs.ALIGNMENT and end != loaded.header.size
+    ):
+        # Its neighbour wrote a part of the same block: one whose second writing the
+        # disk lost, in an unplugging say, is no hole.
+        return True
     place = bisect_right(loaded.runs, piece.record, key=lambda run: run.first)
     return not (place and boot_id and loaded.runs[place - 1].boot == boot_id)
 

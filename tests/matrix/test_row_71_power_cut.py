@@ -46,6 +46,7 @@ class Replay:
     Attributes:
         durability: Of all downloads.
         options: More options of all downloads.
+        faults: Query of the URL, for the origin.
     """
 
     world: World
@@ -55,6 +56,7 @@ class Replay:
     full: bool
     durability: str = "publish"
     options: dict[str, str] = field(default_factory=dict)
+    faults: str = ""
     tape: Tape = field(default_factory=Tape)
     boot: str = "boot-1"
     engine: DownloadEngine | None = None
@@ -71,10 +73,8 @@ class Replay:
         for module in ("_sink", "_writebehind"):
             self.patch.setattr(f"segdl.{module}.BLOCK_BYTES", PIECE // 2)
         self.patch.setattr("segdl._job._CHECKPOINT_SECONDS", 0.05)
-        # LEAD: a block that is written twice, by a flush of a slow lane or where one
-        # request ends and the next begins, and of which the disk lost the second
-        # writing, is no hole; without a new boot it is trusted. None is here.
-        self.patch.setattr("segdl._exchange._SLOW_TICKS", 10**6)
+        # A slow lane's bytes move at every report, so that pieces have many writes.
+        self.patch.setattr("segdl._exchange._SLOW_TICKS", 1)
         self.world.origin.root = self.scratch / "served"
         self.world.origin.root.mkdir()
         # The resumes are many, and served from the same origin.
@@ -95,7 +95,8 @@ class Replay:
     @property
     def url(self) -> str:
         """Of what is served."""
-        return self.world.with_secrets(self.world.origin.file_url(NAME))
+        url = self.world.origin.file_url(NAME) + self.faults
+        return self.world.with_secrets(url)
 
     def record(self, before: Disk) -> list[Op]:
         """
@@ -207,6 +208,13 @@ def first_download(replay: Replay) -> None:
     replay.try_all(Disk(), replay.record(Disk()))
 
 
+def broken(replay: Replay) -> None:
+    """Connections break within blocks, of which others write the rest."""
+    cuts = ("fin@byte21001", "rst@byte90001", "fin@byte170003", "fin@byte260007")
+    replay.faults = "?" + "&".join(f"f={cut}" for cut in cuts)
+    replay.try_all(Disk(), replay.record(Disk()))
+
+
 def overwriting(replay: Replay) -> None:
     """Another file has the name, and is to be replaced."""
     old = Image()
@@ -265,6 +273,8 @@ REPLAYS: dict[str, tuple[Callable[[Replay], None], str]] = {
     "publish": (first_download, "publish"),
     "checkpoint": (first_download, "checkpoint"),
     "none": (first_download, "none"),
+    "broken": (broken, "publish"),
+    "broken_checkpoint": (broken, "checkpoint"),
     "overwriting": (overwriting, "publish"),
     "after_damage": (after_damage, "publish"),
     "after_damage_checkpoint": (after_damage, "checkpoint"),
@@ -272,7 +282,7 @@ REPLAYS: dict[str, tuple[Callable[[Replay], None], str]] = {
 }
 
 
-DEEP = ("after_damage_checkpoint", "cuts_none", "cuts_checkpoint")
+DEEP = ("broken_checkpoint", "after_damage_checkpoint", "cuts_none", "cuts_checkpoint")
 
 CUTS = {
     "cuts_none": "none",

@@ -681,17 +681,17 @@ def test_what_is_trusted_without_reading(
 ) -> None:
     """A hole means verify; else a checkpoint or this boot's run means accept."""
     loaded = _manifest.parse(
-        HEADER_LINE
+        _manifest._records.header_line(header(size=5 * 4096))
         + line({**RUN, "boot": "b1"})
-        + line(row(0, 100))
+        + line(row(0 * 4096, 4096))
         + line({"t": "C", "n": 1})
-        + line(row(100, 100))
+        + line(row(1 * 4096, 4096))
         + line({**RUN, "boot": "b9"})
         + line({**RUN, "boot": "b2"})
-        + line(row(200, 100))
-        + line(row(300, 100))
+        + line(row(2 * 4096, 4096))
+        + line(row(3 * 4096, 4096))
         + line({**RUN, "boot": ""})
-        + line(row(400, 100))
+        + line(row(4 * 4096, 4096))
     )
     asked: list[tuple[int, int]] = []
 
@@ -703,6 +703,32 @@ def test_what_is_trusted_without_reading(
     needed = _manifest.needs_verification(subject, loaded, has_hole, boot)
     assert needed == expected
     assert asked == [(subject.offset, subject.length)]
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "covered", "expected"),
+    [
+        (8192, 4096, 0, False),
+        (8192, 4097, 0, True),  # another piece has the rest of its last block
+        (8193, 4095, 0, True),
+        (0, 1000, 0, True),
+        (16384, 3616, 0, False),  # up to the end of the file
+        (8193, 4095, 1, False),  # under the checkpoint
+    ],
+)
+def test_shared_blocks_are_verified(
+    offset: int, length: int, covered: int, expected: bool
+) -> None:
+    """A block two pieces have a part of may have lost one, and not be a hole."""
+    loaded = _manifest.parse(
+        _manifest._records.header_line(header(size=20_000))
+        + line({**RUN, "boot": "b1"})
+        + line(row(offset, length))
+        + (line({"t": "C", "n": covered}) if covered else b"")
+    )
+    (piece,) = loaded.pieces
+    needed = _manifest.needs_verification(piece, loaded, lambda *_: False, "b1")
+    assert needed == expected
 
 
 def test_pieces_before_any_run_are_verified() -> None:

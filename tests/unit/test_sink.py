@@ -14,7 +14,7 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segdl._fs import PartWriter
+from segdl._fs import ALIGNMENT, PartWriter
 from segdl._sink import Sink
 from segdl._writebehind import BLOCK_BYTES, DEPTH, WriteBehind
 from segdl.errors import StorageError
@@ -112,7 +112,7 @@ class Lane:
 
     def wait(self) -> None:
         """Wait until what is on its way is in the file."""
-        while self.sink.written < self.sink.position:
+        while self.sink.pending:
             self.behind.wait()
 
     def close(self) -> None:
@@ -154,11 +154,10 @@ def lanes() -> Iterator[list[Lane]]:
 
 # --- the model ------------------------------------------------------------------------
 
+# Each round of them brings much, too: bytes that come one by one take minutes.
 chunks = st.lists(
-    st.integers(1, CURL_BYTES) | st.just(CURL_BYTES) | st.just(4 * KIB),
-    min_size=1,
-    max_size=8,
-)
+    st.integers(1, CURL_BYTES) | st.just(CURL_BYTES) | st.just(4 * KIB), max_size=8
+).map(lambda sizes: [*sizes, CURL_BYTES])
 
 
 @quick
@@ -217,7 +216,7 @@ def test_a_stop_in_the_middle(
         if call in flushes:
             sink.flush()
             lane.wait()
-            assert sink.written == sink.position
+            assert sink.written == max(begin, sink.position & -ALIGNMENT)
         if sink.position == end:
             break
         lane.give(min(size, end - sink.position))
@@ -228,6 +227,8 @@ def test_a_stop_in_the_middle(
     lane.close()
     lane.check_file(end)
     lane.check_records(end)
+    # A disk that loses the second writing of a block leaves no hole.
+    assert all(offset % ALIGNMENT == 0 for offset, _ in lane.writer.writes[1:])
 
 
 # --- single cases ---------------------------------------------------------------------
