@@ -103,6 +103,7 @@ class Destination:
             mirror: It is another one than the first.
 
         Raises:
+            SizeLimitExceeded: The file is larger than is allowed.
             DestinationBusy, DestinationExists, DiskFull, StorageError: They can't be
                 had.
         """
@@ -117,6 +118,7 @@ class Destination:
         self.taken = self._is_taken()
         if self.taken or self.published_before:
             return
+        self._request.check_size(answer.complete)
         try:
             self._prepare_files(answer, whole=whole, mirror=mirror)
         except (DestinationBusy, DestinationExists):

@@ -403,6 +403,11 @@ class Job:
 
     def all_written(self, end: int) -> None:
         """All bytes are there: compare their digests, when some are known."""
+        try:
+            self.request.check_size(end, ended=False)
+        except SegdlError as error:
+            self.fail(error)
+            return
         self.total_bytes = end
         self.phase = "verifying"
         if self._verification:

@@ -413,7 +413,10 @@ class Lanes:
         lane, plan = self._lanes[probe], self.plan
         lane.held = False
         if plan is None:
-            self._crew.send(probe, Accept(probe, part, None))
+            most = self._request.max_bytes
+            # One byte beyond it shows that there are more.
+            end = None if most is None else most + 1
+            self._crew.send(probe, Accept(probe, part, end))
             return
         first = next(plan.missing(), None)
         if first is None or first.begin != lane.begin:

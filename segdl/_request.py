@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segdl import _urls
 from segdl._digests import Digest, new_hasher, parse_checksum
 from segdl._names import SafeName, checked_name
-from segdl.errors import UsageError
+from segdl.errors import SizeLimitExceeded, UsageError
 
 if TYPE_CHECKING:
     from segdl.config import EngineConfig, OnExists
@@ -33,6 +33,7 @@ class Request:
         digest: What the caller expects, None for nothing.
         on_exists: As in `EngineConfig`.
         connections: As in `EngineConfig`.
+        max_bytes: As in `EngineConfig`.
     """
 
     urls: tuple[str, ...]
@@ -42,6 +43,7 @@ class Request:
     digest: Digest | None
     on_exists: str
     connections: int | str
+    max_bytes: int | None = None
     new_url: Callable[[], str] | None = None
 
     @property
@@ -50,6 +52,26 @@ class Request:
         if self.new_url is None:
             return self.urls[0]
         return f"function {_urls.strip_secrets(self.urls[0])}"
+
+    def check_size(self, size: int | None, *, ended: bool = True) -> None:
+        """
+        Refuse a file that is larger than the user allows.
+
+        Args:
+            size: In bytes; None while unknown.
+            ended: Whether that is all of it, rather than what has come so far.
+
+        Raises:
+            SizeLimitExceeded: It is.
+        """
+        limit = self.max_bytes
+        if limit is None or size is None or size <= limit:
+            return
+        said = "has" if ended else "did not say how much it has, and sent"
+        raise SizeLimitExceeded(
+            f"the origin {said} {size} bytes, more than the {limit} bytes of "
+            "max_bytes; raise max_bytes (--max-bytes) if you trust it"
+        )
 
     def renewed(self) -> Request:
         """
@@ -83,6 +105,7 @@ def checked_request(
     on_exists: OnExists | None = None,
     connections: int | Literal["auto"] | None = None,
     new_url: Callable[[], str] | None = None,
+    max_bytes: int | None = None,
 ) -> Request:
     """
     Check what a user asks for.
@@ -95,6 +118,7 @@ def checked_request(
         on_exists: Instead of the engine's, None for that.
         connections: Instead of the engine's, None for that.
         new_url: Gives the URL when it is needed, instead of the task's.
+        max_bytes: Instead of the engine's, None for that.
 
     Raises:
         UsageError: Something can't work; the message says what to do.
@@ -112,6 +136,8 @@ def checked_request(
         changes["on_exists"] = on_exists
     if connections is not None:
         changes["connections"] = connections
+    if max_bytes is not None:
+        changes["max_bytes"] = max_bytes
     if changes:
         config = replace(config, **changes)
     others = [_urls.split_userinfo(_urls.validate_url(m))[0] for m in mirrors]
@@ -123,6 +149,7 @@ def checked_request(
         digest=None if checksum is None else _computable(checksum),
         on_exists=config.on_exists,
         connections=config.connections,
+        max_bytes=config.max_bytes,
         new_url=new_url,
     )
 

@@ -32,6 +32,7 @@ __all__ = [
     "OnExists",
     "load_config",
     "parse_rate",
+    "parse_size",
     "user_config_file",
 ]
 
@@ -51,6 +52,9 @@ _PREFIX = "SEGDL_"
 # K = 1024, as in curl's --limit-rate and aria2's --max-download-limit.
 _RATE_UNITS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)", re.ASCII | re.IGNORECASE)
+
+# More than any size has; int() refuses thousands of them.
+_MAX_SIZE_DIGITS = 40
 
 _WORDS = {
     **dict.fromkeys(("1", "true", "yes", "on"), True),
@@ -92,6 +96,33 @@ def parse_rate(text: str) -> float:
     return rate
 
 
+def parse_size(text: str) -> int:
+    """
+    Read a number of bytes such as "800k" or "1.5G", with the suffixes of `parse_rate`.
+
+    Args:
+        text: Digits, at most one decimal point, at most one suffix.
+
+    Returns:
+        Bytes, 1 or more; a fraction of one is dropped.
+
+    Raises:
+        UsageError: The text is no such size, or is 0.
+    """
+    match = _RATE.fullmatch(text.strip())
+    size = 0
+    if match and len(match[1]) <= _MAX_SIZE_DIGITS:
+        whole, _, fraction = match[1].partition(".")
+        unit = _RATE_UNITS[match[2].lower()]
+        size = int(whole + fraction) * unit // 10 ** len(fraction)
+    if size < 1:
+        raise UsageError(
+            f"{text[:40]!r} is no size: write bytes, 1 or more, such as 500000, 800k, "
+            "1.5M or 2G (k is 1024)"
+        )
+    return size
+
+
 class _Rule(NamedTuple):
     """What one argument accepts, and how its text in the environment is read."""
 
@@ -124,6 +155,7 @@ class EngineConfig:
     `EngineConfig(proxy="http://h:3128")`    this proxy, whatever the environment says
     `EngineConfig(allow_addresses="public")` never connect to a private address, such
                                              as the cloud's metadata service
+    `EngineConfig(max_bytes=2**30)`          fail files that have more than 1 GiB
     ======================================== =========================================
 
     Args:
@@ -148,6 +180,9 @@ class EngineConfig:
             none of the own machine or network, wherever names and redirects lead. Of
             a proxy it is the proxy's address that counts; what that one connects to
             is for it to decide.
+        max_bytes: Size in bytes that a file may have, 1 or more; None for any. A
+            larger one fails before anything is written, or, where the server does not
+            tell the length, as soon as one byte more has come.
 
     Raises:
         UsageError: A value has the wrong type or is out of range.
@@ -170,6 +205,7 @@ class EngineConfig:
     proxy: str | None = None
     user_agent: str | None = None
     allow_addresses: AllowAddresses = "all"
+    max_bytes: int | None = None
 
     def __post_init__(self) -> None:
         for name in _RULES:
@@ -242,6 +278,13 @@ def _read_rate(text: str) -> Any:
         return text
 
 
+def _read_size(text: str) -> Any:
+    try:
+        return None if text.lower() == "none" else parse_size(text)
+    except UsageError:
+        return text
+
+
 def _int_rule(low: int, high: int | None = None) -> _Rule:
     accepts = f"an integer from {low} to {high}" if high else f"an integer >= {low}"
     return _Rule(accepts, lambda v: _is_int(v, low, high or math.inf), _read_int)
@@ -293,6 +336,11 @@ _RULES: dict[str, _Rule] = {
         "ASCII text that is not empty, without control characters", _is_header_value
     ),
     "allow_addresses": _choice_rule("all", "public"),
+    "max_bytes": _Rule(
+        "an integer >= 1 (as text with k, M or G), or none for no limit",
+        lambda v: v is None or _is_int(v, 1),
+        _read_size,
+    ),
 }
 
 
@@ -418,8 +466,8 @@ def _read_file(file: Path) -> dict[str, Any]:
         place = _place(file, text, key)
         if key not in _RULES:
             raise ConfigError(f"{place}: unknown key {key!r}{_did_you_mean(key)}")
-        if key == "limit_rate" and isinstance(value, str):
-            table[key] = value = _read_rate(value)
+        if key in ("limit_rate", "max_bytes") and isinstance(value, str):
+            table[key] = value = _RULES[key].read(value)
         if problem := _problem(key, value):
             raise ConfigError(f"{place}: {key} {problem}")
     return table

@@ -91,6 +91,7 @@ class DownloadEngine:
         proxy: URL of a proxy; None for what the environment says.
         user_agent: User-Agent of all requests; None for segdl's own.
         allow_addresses: "all", or "public" to never connect to a private address.
+        max_bytes: Size a file may have; one that is larger fails. None for any.
         config: Settings from `segdl.config.load_config`, instead of all the above.
 
     Raises:
@@ -117,6 +118,7 @@ class DownloadEngine:
         proxy: str | None = None,
         user_agent: str | None = None,
         allow_addresses: AllowAddresses = "all",
+        max_bytes: int | None = None,
         config: EngineConfig | None = None,
     ) -> None:
         self._config = config or EngineConfig(
@@ -137,6 +139,7 @@ class DownloadEngine:
             proxy=proxy,
             user_agent=user_agent,
             allow_addresses=allow_addresses,
+            max_bytes=max_bytes,
         )
         self._reports = Reports(self._config.progress_interval)
         self.stats = self._reports.stats
@@ -181,6 +184,7 @@ class DownloadEngine:
         mirrors: Iterable[str] = (),
         on_exists: OnExists | None = None,
         connections: int | Literal["auto"] | None = None,
+        max_bytes: int | None = None,
     ) -> DownloadTask:
         """
         Start to download a file, or queue it when all slots are taken.
@@ -199,6 +203,7 @@ class DownloadEngine:
                 the others are turned to when the URL fails.
             on_exists: For this task, instead of the engine's.
             connections: For this task, instead of the engine's.
+            max_bytes: For this task, instead of the engine's.
 
         Returns:
             The task: `downloading` when a slot is free, `pending` otherwise.
@@ -216,6 +221,7 @@ class DownloadEngine:
             on_exists,
             connections,
             task._new_url,
+            max_bytes,
         )
         with self._lock:
             self._check_usable()

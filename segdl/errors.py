@@ -9,6 +9,7 @@
     │  ├─ TlsError                    certificate or handshake
     │  ├─ StallError                  next to nothing arrived for `timeout` seconds
     │  ├─ IncompleteTransfer          the connection ended before its bytes did
+    │  ├─ SizeLimitExceeded           more bytes than `max_bytes` allows
     │  ├─ StatusError                 an HTTP status that is no success
     │  └─ ProtocolError               the origin broke HTTP
     │     ├─ RangeMismatch            the answer is not the range that was asked for
@@ -47,6 +48,7 @@ __all__ = [
     "RedirectRefused",
     "RepresentationChanged",
     "SegdlError",
+    "SizeLimitExceeded",
     "StallError",
     "StatusError",
     "StorageError",
@@ -116,6 +118,10 @@ class StallError(TransferError):
 
 class IncompleteTransfer(TransferError):
     """The connection ended before its last byte had arrived."""
+
+
+class SizeLimitExceeded(TransferError):
+    """The remote file is larger than `max_bytes` allows; never retried."""
 
 
 class StatusError(TransferError):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from segdl._urls import redact_text, validate_headers
-from segdl.config import EngineConfig, load_config, parse_rate
+from segdl.config import EngineConfig, load_config, parse_rate, parse_size
 from segdl.errors import ConfigError, UsageError
 
 __all__ = [
@@ -80,7 +80,14 @@ _ENGINE_OPTIONS: tuple[tuple[str, str, Any, str], ...] = (
         ("all", "public"),
         "public: none of this machine or a private network",
     ),
+    ("--max-bytes", "max_bytes", "SIZE", "fail files larger than this; k, M, G"),
 )
+
+# How the text of an option is read, where it is not `_value`.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "limit_rate": parse_rate,
+    "max_bytes": parse_size,
+}
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +136,7 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         if text is None:
             continue
         try:
-            overrides[name] = parse_rate(text) if name == "limit_rate" else _value(text)
+            overrides[name] = _READERS.get(name, _value)(text)
         except UsageError as exc:
             raise UsageError(f"{option}: {exc}") from exc
     try:

@@ -18,6 +18,7 @@ CODES = {
     "StallError": 3,
     "IncompleteTransfer": 3,
     "StatusError": 3,
+    "SizeLimitExceeded": 3,
     "ProtocolError": 3,
     "RangeMismatch": 3,
     "RepresentationChanged": 4,

@@ -228,6 +228,22 @@ def test_jobs_and_connections_are_the_engines(
     assert len({entry.connection for entry in segdl_origin.log.entries}) == 1
 
 
+@pytest.mark.parametrize("length", ["on", "off"])
+def test_a_file_that_is_larger_than_allowed(
+    program: Program, segdl_origin: Origin, tmp_path: Path, length: str
+) -> None:
+    """--max-bytes and SEGDL_MAX_BYTES bound a file; a larger one is a failure, 3."""
+    ranges = "on" if length == "on" else "off"
+    url = segdl_origin.blob_url(1, MIB, "a.bin", length=length, ranges=ranges)
+    ran = program("get", url, "--max-bytes", "1023.5k")
+    assert (ran.code, ran.out) == (3, "")
+    assert "more than the 1048064 bytes of max_bytes; raise max_bytes" in ran.err
+    assert not (tmp_path / "a.bin").exists()
+    env = {"SEGDL_MAX_BYTES": "1023k"}
+    assert program("get", url, env=env).code == 3
+    assert program("get", url, "--max-bytes", "1M", env=env).code == 0
+
+
 def test_a_configuration_file_is_taken(
     program: Program, segdl_origin: Origin, tmp_path: Path
 ) -> None:

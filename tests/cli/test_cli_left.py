@@ -37,6 +37,17 @@ def test_resume_goes_on(
     assert sent <= SIZE - resumed["bytes"]
 
 
+def test_resume_of_a_file_that_is_larger_than_allowed(
+    program: Program, segdl_origin: Origin, unfinished: Path
+) -> None:
+    """`resume` takes --max-bytes too; what is there stays."""
+    ran = program("resume", unfinished, "--max-bytes", str(SIZE - 1))
+    assert (ran.code, ran.out) == (3, "")
+    assert f"has {SIZE} bytes, more than the {SIZE - 1} bytes of max_bytes" in ran.err
+    assert program("resume", unfinished, "--max-bytes", str(SIZE)).code == 0
+    assert unfinished.read_bytes() == segdl_origin.blob(1, SIZE).read()
+
+
 def test_resume_prints_the_path(program: Program, unfinished: Path) -> None:
     """`resume` has the output of `get`."""
     ran = program("resume", unfinished)

@@ -54,6 +54,8 @@ def test_version_tells_what_matters(program: Program) -> None:
         (("get", URL, "--timeout", "0"), "--timeout must be"),
         (("get", URL, "--retry-times", "1.5"), "--retry-times must be"),
         (("get", URL, "--limit-rate", "fast"), "--limit-rate: 'fast' is no rate"),
+        (("get", URL, "--max-bytes", "much"), "--max-bytes: 'much' is no size"),
+        (("resume", ".", "--max-bytes", "0"), "--max-bytes: '0' is no size"),
         (("get", URL, "--cacert", "/none.pem"), "--cacert must be"),
         (("get", URL, "--proxy", "nonsense"), "--proxy must be"),
         (("get", URL, URL + "2", "-o", "a"), "--output is about one file"),

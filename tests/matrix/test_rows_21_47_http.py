@@ -45,6 +45,7 @@ from segdl.errors import (
     RangeMismatch,
     RedirectRefused,
     RepresentationChanged,
+    SizeLimitExceeded,
     StatusError,
 )
 from segdl.testing import Blob, Origin
@@ -994,6 +995,66 @@ def _39_endless(world: World, small_disk: int) -> None:
     assert world.origin.log.bytes_sent() < small_disk + 32 * MIB
 
 
+def _39_stopped(world: World, processes: int) -> None:
+    """A stream without end is cut one byte after max_bytes, and not asked for again."""
+    world.origin.rate = 64 * MIB
+    most = 4 * MIB
+    url = world.url(1 << 40, ranges="off", length="off", headers="Accept-Ranges: none")
+    task = world.fetch(url, max_bytes=most, processes=processes)
+    words = f"sent {most + 1} bytes, more than the {most} bytes of max_bytes"
+    world.failed(task, SizeLimitExceeded, words, "--max-bytes")
+    assert NAME not in names(world.out)
+    assert (world.out / PART).stat().st_size == most + 1
+    assert len(world.origin.log.settle()) == 1
+    # What was on its way when it was cut: a few socket buffers.
+    assert most < world.origin.log.bytes_sent() < most + 16 * MIB
+    assert world.told("retry") == []
+
+
+def _39_stopped_in_a_thread(world: World) -> None:
+    _39_stopped(world, 0)
+
+
+def _39_stopped_in_a_process(world: World) -> None:
+    _39_stopped(world, 1)
+
+
+def _39_max_bytes_and_not_more(world: World) -> None:
+    """A stream, or a file, that ends where max_bytes does is whole."""
+    world.whole(world.fetch(world.url(SIZE, ranges="off"), max_bytes=SIZE))
+    (world.out / NAME).unlink()
+    url = world.url(SIZE, ranges="off", length="off")
+    world.whole(world.fetch(url, max_bytes=SIZE))
+
+
+def _39_known_length(world: World) -> None:
+    """A length beyond max_bytes fails before room for it is looked for."""
+    for options in ({}, {"ranges": "off", "headers": "Accept-Ranges: none"}):
+        world.origin.reset()
+        url = world.url(1 << 50, **options)
+        mirror = world.url(1 << 50, origin=world.other)
+        task = world.fetch(url, max_bytes=SIZE, mirrors=[mirror])
+        words = f"has {1 << 50} bytes, more than the {SIZE} bytes of max_bytes"
+        world.failed(task, SizeLimitExceeded, words, "--max-bytes")
+        assert names(world.out) == []
+        assert len(world.origin.log.settle()) == 1
+        assert not world.other.log.entries
+
+
+def _39_known_length_at_a_resume(world: World) -> None:
+    """What is recorded stays for a run that allows more."""
+    world.origin.rate = 40 * MIB
+    url = world.url(SIZE, f=STALLS)
+    recorded = leave_most(world, url)
+    task = world.fetch(url, max_bytes=SIZE - 1)
+    world.failed(task, SizeLimitExceeded, f"has {SIZE} bytes", f"{SIZE - 1} bytes of")
+    assert names(world.out) == [PART, MANIFEST]
+    assert world.recorded() == recorded
+    task = world.fetch(url, max_bytes=SIZE)
+    world.whole(task)
+    assert task.resumed_size == recorded
+
+
 @pytest.mark.row("origin that answers 200 in chunks")
 @variants(
     _39_size(1),
@@ -1002,9 +1063,14 @@ def _39_endless(world: World, small_disk: int) -> None:
     _39_nothing_is_promised,
     _39_range_in_chunks,
     pytest.param(_39_endless, marks=pytest.mark.root),
+    _39_stopped_in_a_thread,
+    _39_stopped_in_a_process,
+    _39_max_bytes_and_not_more,
+    _39_known_length,
+    _39_known_length_at_a_resume,
 )
 def test_39_unknown_length(request: pytest.FixtureRequest, case: Case) -> None:
-    """One stream without ETA; the size is known at its end, the disk bounds it."""
+    """One stream without ETA; max_bytes bounds it, else the disk; size at its end."""
     play(case, request)
 
 

@@ -29,6 +29,7 @@ from segdl.config import (
     OnExists,
     load_config,
     parse_rate,
+    parse_size,
     user_config_file,
 )
 from segdl.errors import (
@@ -46,6 +47,7 @@ from segdl.errors import (
     RangeMismatch,
     RedirectRefused,
     RepresentationChanged,
+    SizeLimitExceeded,
     StallError,
     StatusError,
     StorageError,
@@ -144,6 +146,7 @@ def make_engines(ca_file: str, auto: Literal["auto"]) -> None:
         proxy=None,
         user_agent="program/1.0",
         allow_addresses="public",
+        max_bytes=1 << 30,
     )
     DownloadEngine(connections="auto", processes=auto, limit_rate=None)
     DownloadEngine(config=EngineConfig(max_workers=1))
@@ -152,6 +155,7 @@ def make_engines(ca_file: str, auto: Literal["auto"]) -> None:
     DownloadEngine(on_exists="ask")  # type: ignore[arg-type]  # no such policy
     DownloadEngine(allow_addresses="private")  # type: ignore[arg-type]  # no such policy
     DownloadEngine(durability="fsync")  # type: ignore[arg-type]  # no such durability
+    DownloadEngine(max_bytes="1G")  # type: ignore[arg-type]  # a number
     DownloadEngine(io="mmap")  # type: ignore[arg-type]  # no such way
     DownloadEngine(connections="many")  # type: ignore[arg-type]  # a number, or "auto"
 
@@ -170,6 +174,7 @@ def download(engine: DownloadEngine, directory: Path, policy: OnExists) -> None:
         mirrors=["https://mirror.example.net/model.safetensors"],
         on_exists=policy,
         connections=4,
+        max_bytes=1 << 20,
     )
     engine.download(URL, directory, mirrors=(), on_exists="rename", connections="auto")
 
@@ -334,6 +339,7 @@ def the_tree() -> None:
         TlsError("message"),
         StallError("message"),
         IncompleteTransfer("message"),
+        SizeLimitExceeded("message"),
         StatusError("message", status=503, retry_after_seconds=1.5),
     ]
     protocol: list[ProtocolError] = [
@@ -377,9 +383,11 @@ def configure() -> None:
     assert_type(config.proxy, str | None)
     assert_type(config.user_agent, str | None)
     assert_type(config.allow_addresses, AllowAddresses)
+    assert_type(config.max_bytes, int | None)
     config.max_workers = 9  # type: ignore[misc]  # settings do not change
     assert_type(load_config(), EngineConfig)
     assert_type(parse_rate("1.5M"), float)
+    assert_type(parse_size("1.5M"), int)
     assert_type(
         load_config(
             Path("segdl.toml"), environ={}, cwd=Path(), overrides={"timeout": 9}

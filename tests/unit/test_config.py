@@ -16,7 +16,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segdl.config import EngineConfig, load_config, parse_rate, user_config_file
+from segdl.config import (
+    EngineConfig,
+    load_config,
+    parse_rate,
+    parse_size,
+    user_config_file,
+)
 from segdl.errors import ConfigError, UsageError
 
 DEFAULTS = {
@@ -37,6 +43,7 @@ DEFAULTS = {
     "proxy": None,
     "user_agent": None,
     "allow_addresses": "all",
+    "max_bytes": None,
 }
 
 
@@ -92,6 +99,9 @@ def test_every_argument_has_the_contracts_default() -> None:
         ("user_agent", "tool/1.0 (+https://example.org)"),
         ("allow_addresses", "all"),
         ("allow_addresses", "public"),
+        ("max_bytes", 1),
+        ("max_bytes", 2**63 - 1),
+        ("max_bytes", None),
     ],
 )
 def test_the_ends_of_every_range_are_accepted(name: str, value: Any) -> None:
@@ -133,6 +143,7 @@ def test_the_ends_of_every_range_are_accepted(name: str, value: Any) -> None:
         ],
         *[("user_agent", v) for v in ("", "  ", "a\r\nX: y", "a\x00", "ü", 5)],
         *[("allow_addresses", v) for v in ("private", "Public", "", True, None)],
+        *[("max_bytes", v) for v in (0, -1, 1.0, math.inf, "1M", True)],
     ],
 )
 def test_other_types_and_ranges_are_refused_by_name(name: str, value: Any) -> None:
@@ -255,6 +266,42 @@ def test_any_text_is_a_positive_rate_or_an_error(text: str) -> None:
     assert 0 < rate < math.inf
 
 
+# parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1", 1),
+        ("500000", 500000),
+        ("1k", 1024),
+        ("800K", 819200),
+        ("1.5M", 1572864),
+        (" 2m ", 2097152),
+        ("1G", 1073741824),
+        ("1.3k", 1331),
+        ("9007199254740993", 2**53 + 1),
+    ],
+)
+def test_sizes_have_the_suffixes_of_rates(text: str, expected: int) -> None:
+    """A size is a whole number of bytes, exact beyond what a float holds."""
+    size = parse_size(text)
+    assert (type(size), size) == (int, expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "0", "0k", "0.5", "-1", "+1", "1 k", "k", "1T", "1kk", "1e6", ".5", "5."),
+        *("nan", "inf", "1_000", "٣", "1,5M", "9" * 41, "9" * 5000),
+    ],
+)
+def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
+    """Less than one byte, signs, other suffixes and other digits are refused."""
+    with pytest.raises(UsageError, match="is no size: write bytes, 1 or more"):
+        parse_size(text)
+
+
 # Layers
 
 
@@ -280,6 +327,10 @@ def test_an_argument_of_none_takes_a_limit_back(tmp_path: Path) -> None:
     assert load(tmp_path, text).limit_rate == 1048576.0
     assert load(tmp_path, text, limit_rate=None).limit_rate is None
     assert load(tmp_path, text, {"SEGDL_LIMIT_RATE": "none"}).limit_rate is None
+    text = '[downloader]\nmax_bytes = "1.5M"\n'
+    assert load(tmp_path, text).max_bytes == 1572864
+    assert load(tmp_path, text, max_bytes=None).max_bytes is None
+    assert load(tmp_path, text, {"SEGDL_MAX_BYTES": "none"}).max_bytes is None
 
 
 def test_every_key_can_come_from_the_file(tmp_path: Path) -> None:
@@ -304,6 +355,7 @@ def test_every_key_can_come_from_the_file(tmp_path: Path) -> None:
         "proxy": "http://h:1",
         "user_agent": "x",
         "allow_addresses": "public",
+        "max_bytes": 1000,
     }
     lines = [f"{k} = {_toml(v)}" for k, v in values.items()]
     config = load(tmp_path, "\n".join(["[downloader]", *lines]))
@@ -338,6 +390,7 @@ def test_every_key_can_come_from_the_environment(tmp_path: Path) -> None:
         "SEGDL_PROXY": "http://h:1",
         "SEGDL_USER_AGENT": "x",
         "SEGDL_ALLOW_ADDRESSES": "public",
+        "SEGDL_MAX_BYTES": "2k",
     }
     assert changed(load(tmp_path, None, environ)) == {
         "max_workers": 4,
@@ -357,6 +410,7 @@ def test_every_key_can_come_from_the_environment(tmp_path: Path) -> None:
         "proxy": "http://h:1",
         "user_agent": "x",
         "allow_addresses": "public",
+        "max_bytes": 2048,
     }
 
 
@@ -385,6 +439,8 @@ def test_words_for_true_and_false(tmp_path: Path, text: str, expected: bool) -> 
         ("SEGDL_VERIFY_HASH", "maybe"),
         ("SEGDL_CONNECTIONS", "many"),
         ("SEGDL_LIMIT_RATE", "fast"),
+        ("SEGDL_MAX_BYTES", "much"),
+        ("SEGDL_MAX_BYTES", "0"),
         ("SEGDL_IO", "mmap"),
     ],
 )
@@ -499,6 +555,8 @@ def test_the_users_configuration_directory(
         ("[downloader]\n'timeout' = 0\n", 2, "timeout must be"),
         ("[downloader]\ntimeout = 1979-05-27\n", 2, "timeout must be"),
         ("[downloader]\nlimit_rate = 'x'\n", 2, "limit_rate must be"),
+        ("[downloader]\nmax_bytes = '0'\n", 2, "max_bytes must be"),
+        ("[downloader]\nmax_bytes = 1.5\n", 2, "max_bytes must be"),
         ("\ndownloader.timeout = 0\n", 2, "timeout must be"),
         ("\ndownloader = { timeout = 0 }\n", 2, "timeout must be"),
         ("[downloader]\n[downloader.timeout]\n", 2, "timeout must be"),

@@ -52,6 +52,7 @@ from segdl.errors import (
     ProtocolError,
     RepresentationChanged,
     SegdlError,
+    SizeLimitExceeded,
     StatusError,
     StorageError,
     WorkerError,
@@ -92,6 +93,7 @@ class Play:
         urls: tuple[str, ...] = (URL,),
         on_exists: str = "reuse",
         connections: int = 4,
+        max_bytes: int | None = None,
         **settings: Any,
     ) -> None:
         self.directory = directory
@@ -112,6 +114,7 @@ class Play:
             digest=None if checksum is None else parse_checksum(checksum),
             on_exists=on_exists,
             connections=connections,
+            max_bytes=max_bytes,
         )
         config = EngineConfig(**{"durability": "none", "retry_delay": 1.0, **settings})
         self.job = Job(1, request, config, self.crew)
@@ -207,10 +210,12 @@ class Play:
         """Write the next piece of a lane, or end it."""
         plan = self.job.lanes.plan
         if plan is None:
-            self.write_at(part, 0, self.content)
-            pieces = [(lane, 0, len(self.content), "0" * 16)]
+            accepted = [m for m in self.crew.messages(lane) if isinstance(m, Accept)]
+            content = self.content[: accepted[0].end]
+            self.write_at(part, 0, content)
+            pieces = [(lane, 0, len(content), "0" * 16)]
             self.job.lanes.on_pieces(pieces)
-            self.end(lane, position=len(self.content))
+            self.end(lane, position=len(content))
             return
         segment = plan.segments[lane]
         if segment.begin == segment.end:
@@ -836,6 +841,30 @@ def test_a_length_that_is_not_known(make_play: MakePlay) -> None:
     play.start().run(in_phase("transferring"))
     assert play.job.total_bytes is None
     play.run().completed()
+
+
+def test_a_stream_of_just_the_bytes_that_are_allowed(make_play: MakePlay) -> None:
+    """A stream that ends where `max_bytes` does is whole."""
+    play = make_play(checksum=SHA256, max_bytes=len(CONTENT))
+    play.ranges = play.accepts_ranges = play.complete = False
+    play.start().run().completed()
+
+
+@pytest.mark.parametrize("urls", [(URL,), (URL, MIRROR)])
+def test_a_stream_of_more_bytes_than_are_allowed(
+    make_play: MakePlay, urls: tuple[str, ...]
+) -> None:
+    """One byte too many is taken, and ends it: no retry, no mirror, no digest."""
+    limit = len(CONTENT) - MIB
+    play = make_play(checksum=SHA256, max_bytes=limit, urls=urls)
+    play.ranges = play.accepts_ranges = play.complete = False
+    play.start().run()
+    words = f"sent {limit + 1} bytes, more than the {limit} bytes of max_bytes"
+    play.failed(SizeLimitExceeded, words)
+    assert len(play.crew.fetches) == 1
+    assert (play.directory / PART).stat().st_size == limit + 1
+    assert NAME not in names(play.directory)
+    assert not any(isinstance(m, Advance) and m.last for m in play.crew.verified)
 
 
 @pytest.mark.parametrize("checksum", [None, SHA256])
@@ -1517,6 +1546,41 @@ def test_too_little_room(make_play: MakePlay, monkeypatch: pytest.MonkeyPatch) -
     assert isinstance(error, DiskFull)
     assert error.missing_bytes == len(CONTENT) - MIB
     assert names(play.directory) == []
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_is_larger_than_allowed(
+    make_play: MakePlay, monkeypatch: pytest.MonkeyPatch, ranges: bool
+) -> None:
+    """It fails by its length alone, before there is a file, whatever room there is."""
+    monkeypatch.setattr(_fs.Directory, "free_bytes", lambda _self: MIB)
+    play = make_play(max_bytes=len(CONTENT) - 1, urls=(URL, MIRROR))
+    play.ranges = play.accepts_ranges = ranges
+    play.start().run()
+    error = play.failed(SizeLimitExceeded, f"has {len(CONTENT)} bytes")
+    assert f"more than the {len(CONTENT) - 1} bytes of max_bytes" in str(error)
+    assert "raise max_bytes (--max-bytes)" in str(error)
+    assert len(play.crew.fetches) == 1
+    assert names(play.directory) == []
+
+
+def test_a_resume_of_a_file_that_is_larger_than_allowed(make_play: MakePlay) -> None:
+    """What an earlier run left stays, for a run that allows it."""
+    done = left_behind(make_play)
+    play = make_play(max_bytes=len(CONTENT) - 1).start().run()
+    play.failed(SizeLimitExceeded)
+    assert names(play.directory) == [PART, MANIFEST]
+    play = make_play(max_bytes=len(CONTENT)).start().run()
+    play.completed()
+    assert play.job.resumed_bytes == done
+
+
+def test_a_file_that_exists_and_is_larger_than_allowed(
+    tmp_path: Path, make_play: MakePlay
+) -> None:
+    """It is not received, so it may be of any size."""
+    (tmp_path / NAME).write_bytes(CONTENT)
+    make_play(max_bytes=1).start().run().completed()
 
 
 def test_a_record_that_cannot_be_written(

@@ -109,6 +109,7 @@ class Stage:
         headers: dict[str, str] | None = None,
         mirrors: tuple[str, ...] = (),
         new_url: Callable[[], str] | None = None,
+        max_bytes: int | None = None,
     ) -> None:
         self.crew = FakeCrew()
         self.owner = Owner()
@@ -120,6 +121,7 @@ class Stage:
             digest=None,
             on_exists="reuse",
             connections=connections,
+            max_bytes=max_bytes,
             new_url=new_url,
         )
         config = EngineConfig(retry_times=retry_times, retry_delay=RETRY_SECONDS)
@@ -323,6 +325,16 @@ def test_a_plan_that_is_finished() -> None:
     assert stage.owner.names() == ["probe_answered"]
     stage.lanes.on_ended(Ended(probe, 0, 0, None))
     assert stage.owner.told[-1] == ("all_written", 0)
+
+
+def test_an_answer_without_a_length_under_a_limit() -> None:
+    """The lane takes one byte more than is allowed, which shows that there are more."""
+    stage = Stage(max_bytes=5 * MIB)
+    stage.lanes.whole = True
+    probe = stage.probe()
+    stage.answer(probe)
+    stage.lanes.begin(None, PART, VALIDATOR)
+    assert stage.crew.messages(probe) == [Accept(probe, PART, 5 * MIB + 1)]
 
 
 def test_an_answer_without_a_length() -> None:

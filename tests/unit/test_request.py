@@ -55,12 +55,14 @@ def test_a_full_request() -> None:
         mirrors=["https://mirror.example.net/a.bin"],
         on_exists="rename",
         connections=4,
+        max_bytes=10,
     )
     assert request.urls == (URL, "https://mirror.example.net/a.bin")
     assert request.headers == {"Authorization": "Bearer t"}
     assert request.filename == "b.bin"
     assert str(request.digest) == f"sha256:{SHA}"
     assert (request.on_exists, request.connections) == ("rename", 4)
+    assert request.max_bytes == 10
 
 
 def test_a_current_directory_that_is_gone(
@@ -77,9 +79,10 @@ def test_a_current_directory_that_is_gone(
 
 def test_the_settings_of_the_engine() -> None:
     """What a call leaves open is the engine's."""
-    config = EngineConfig(on_exists="error", connections=2)
+    config = EngineConfig(on_exists="error", connections=2, max_bytes=20)
     request = checked_request(DownloadTask(URL, "."), config)
     assert (request.on_exists, request.connections) == ("error", 2)
+    assert request.max_bytes == 20
 
 
 def test_a_user_in_the_url() -> None:
@@ -115,6 +118,10 @@ def test_a_header_beats_the_user_in_the_url() -> None:
         ({"on_exists": "ask"}, "on_exists"),
         ({"connections": 0}, "connections"),
         ({"connections": True}, "connections"),
+        ({"max_bytes": 0}, "max_bytes must be an integer >= 1"),
+        ({"max_bytes": 1.5}, "max_bytes"),
+        ({"max_bytes": True}, "max_bytes"),
+        ({"max_bytes": "1M"}, "max_bytes"),
     ],
 )
 def test_what_cannot_work(arguments: dict[str, Any], message: str) -> None:

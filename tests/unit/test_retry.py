@@ -47,6 +47,7 @@ ACTIONS = {
     "RedirectRefused": Action.FATAL,
     "RepresentationChanged": Action.CHANGED,
     "SegdlError": Action.FATAL,
+    "SizeLimitExceeded": Action.FATAL,
     "StallError": Action.CONTINUE,
     "StorageError": Action.FATAL,
     "TlsError": Action.FATAL,
