@@ -26,7 +26,7 @@ import pytest
 import toxics
 from http_checks import MANIFEST, MIB, NAME, PART, names, until
 from namespaces import SERVER, SERVER6, Network
-from nginx import Nginx, find_nginx
+from nginx import Nginx, serving
 from proxy import Proxy
 from toxics import Toxics
 from world import World
@@ -77,11 +77,7 @@ def as_root(function: Case) -> Any:
 
 def with_nginx(function: Case) -> Any:
     """Mark a case that needs nginx."""
-    marks = (
-        pytest.mark.nginx,
-        pytest.mark.skipif(find_nginx() is None, reason="there is no nginx program"),
-    )
-    return pytest.param(function, id=case_id(function), marks=marks)
+    return pytest.param(function, id=case_id(function), marks=pytest.mark.nginx)
 
 
 @pytest.fixture
@@ -97,19 +93,15 @@ def start_nginx(world: World, tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
     """Give a function that starts an nginx with a blob, seed 1, of a size."""
     root = tmp_path / "root"
     root.mkdir()
-    servers: list[Nginx] = []
+    with serving(root) as serve:
 
-    def start(size: int = SIZE, **options: Any) -> Nginx:
-        blob = world.allow(Blob(1, size))
-        if not (root / NAME).exists():  # a new time would be a new version
-            (root / NAME).write_bytes(blob.read())
-        servers.append(Nginx(root, **options))
-        servers[-1].start()
-        return servers[-1]
+        def start(size: int = SIZE, **options: Any) -> Nginx:
+            blob = world.allow(Blob(1, size))
+            if not (root / NAME).exists():  # a new time would be a new version
+                (root / NAME).write_bytes(blob.read())
+            return serve(**options)
 
-    yield start
-    for server in servers:
-        server.stop()
+        yield start
 
 
 def url_of(world: World, server: Nginx) -> str:
@@ -567,7 +559,6 @@ def test_08_one_lane_trickles(world: World, case: Case) -> None:
 
 
 @pytest.mark.nginx
-@pytest.mark.skipif(find_nginx() is None, reason="there is no nginx program")
 @pytest.mark.row("nginx gives each answer 20 kB/s, after most of it")
 def test_09_all_lanes_are_slow(world: World, start_nginx: Callable[..., Nginx]) -> None:
     """Slow lanes that live are no stalled ones; the time left follows the speed."""
@@ -1036,7 +1027,7 @@ def _http2_is_offered(world: World, request: pytest.FixtureRequest) -> None:
     """Offer HTTP/2, and refuse what comes by another protocol than HTTP/1.1."""
     files = request.getfixturevalue("segdl_tls_files")
     server = request.getfixturevalue("start_nginx")(
-        certificate=(files.cert_file, files.key_file),
+        tls=files,
         listen="http2",
         server='if ($server_protocol != "HTTP/1.1") { return 505; }',
     )
