@@ -16,6 +16,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,7 +26,7 @@ import namespaces
 import pytest
 import toxics
 from http_checks import MANIFEST, MIB, NAME, PART, names, until
-from namespaces import SERVER, SERVER6, Network
+from namespaces import SERVER, SERVER6, Network, wired
 from nginx import Nginx, serving
 from proxy import Proxy
 from toxics import Toxics
@@ -121,7 +122,7 @@ def wire(tmp_path: Path) -> Iterator[tuple[Network, Path]]:
     # A server that does not answer is asked once, for a second.
     text = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
     (etc / "resolv.conf").write_text(text)
-    with Network({path.name: path for path in sorted(etc.iterdir())}) as network:
+    with wired({path.name: path for path in sorted(etc.iterdir())}) as network:
         yield network, etc
 
 
@@ -792,12 +793,9 @@ class Names:
 
 def _name_server_fails_for_a_while(_: World, request: pytest.FixtureRequest) -> None:
     (network, _), far = (request.getfixturevalue(name) for name in ("wire", "far"))
-    server = network.client.call(Names, SERVER, failures=6)
-    try:
+    with closing(network.client.call(Names, SERVER, failures=6)):
         url = far.url(SIZE).replace(SERVER, "origin.test")
         task = far.fetch(url, retry_times=20, processes=1)
-    finally:
-        server.close()
     far.whole(task)
     told = [each["reason"] for each in far.told("retry")]
     assert told
@@ -809,22 +807,16 @@ def _name_server_comes_later(_: World, request: pytest.FixtureRequest) -> None:
     url = far.url(SIZE).replace(SERVER, "origin.test")
     task = far.start(url, retry_times=10_000, processes=1)
     until(lambda: len(far.told("retry")) >= 2)
-    server = network.client.call(Names, SERVER)
-    try:
+    with closing(network.client.call(Names, SERVER)):
         assert task.wait(20)
-    finally:
-        server.close()
     far.whole(task)
 
 
 def _name_is_unknown(_: World, request: pytest.FixtureRequest) -> None:
     (network, _), far = (request.getfixturevalue(name) for name in ("wire", "far"))
-    server = network.client.call(Names, SERVER)
-    try:
+    with closing(network.client.call(Names, SERVER)) as server:
         url = far.url(SIZE).replace(SERVER, "other.test")
         task = far.fetch(url, retry_times=2, processes=1)
-    finally:
-        server.close()
     far.failed(task, ConnectError, "other.test")
     assert len(far.told("retry")) == 2
     assert 1 <= server.asked <= 6  # for each attempt an A and an AAAA record
