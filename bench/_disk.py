@@ -24,7 +24,6 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from bench._processes import wait_until
 
@@ -80,7 +79,7 @@ def in_own_namespace(module: str, arguments: Sequence[str]) -> None:
 
 class Disk:
     """
-    A mounted file system, for the time of a with block.
+    A mounted file system, until it is closed.
 
     Args:
         size: Of the image, in bytes.
@@ -102,17 +101,6 @@ class Disk:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Disk:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def cut(self) -> None:
         """Cut the power: from now on writes fail, and nothing reaches the disk."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench._origin import origin
-from bench._server import Certificate, Nginx
+from bench._server import Nginx
+from segdl.testing import TlsFiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,33 +42,39 @@ class Served:
 
 
 @contextlib.contextmanager
-def faulty_origin(draw: random.Random, tls: Certificate, _: Path) -> Iterator[Served]:
+def faulty_origin(draw: random.Random, tls: TlsFiles, _: Path) -> Iterator[Served]:
     """Run the origin that plays faults."""
     secure = draw.random() < 0.4
     options = draw.choice([[], ["--rate", "8M"], ["--rate", "32M"]])
     options += draw.choice([[], [], ["--latency", "0.03"]])
     shown = " ".join(["origin", *(["TLS"] if secure else []), *options])
     if secure:
-        options += ["--tls-cert", str(tls.certificate), "--tls-key", str(tls.key)]
+        options += ["--tls-cert", tls.cert_file, "--tls-key", tls.key_file]
     with origin(*options) as (base, pid):
-        ca_file = str(tls.certificate) if secure else None
+        ca_file = tls.ca_file if secure else None
         yield Served(base=base, pid=pid, ca_file=ca_file, shown=shown)
 
 
 @contextlib.contextmanager
-def nginx(draw: random.Random, _: Certificate, directory: Path) -> Iterator[Served]:
+def nginx(draw: random.Random, tls: TlsFiles, directory: Path) -> Iterator[Served]:
     """Run nginx, with files that are written when they are drawn."""
     scheme = draw.choice(["http", "https"])
     extra = draw.choice(["", "limit_rate 4m;", "limit_rate 16m;"])
     extra += draw.choice(["", "limit_conn client 3;", "limit_conn client 8;"])
-    own, files = directory / "nginx", directory / "files"
-    own.mkdir()
+    files = directory / "files"
     files.mkdir()
-    with Nginx(own, files, extra=extra) as server:
+    with Nginx(
+        files,
+        workers=2,
+        tls=tls if scheme == "https" else None,
+        http="limit_conn_zone $binary_remote_addr zone=client:1m;",
+        server=extra,
+        access_log=False,
+    ) as server:
         yield Served(
-            base=server.url("", scheme).rstrip("/"),
+            base=server.url,
             pid=server.pid,
-            ca_file=server.ca_file if scheme == "https" else None,
+            ca_file=server.ca_file,
             shown=f"nginx {scheme} {extra}",
             files=files,
             reload=server.reload,

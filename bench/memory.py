@@ -30,9 +30,9 @@ def run_tree(settings: Settings) -> Section:
     )
     peaks = [0]
     for size in sorted({small, settings.size}):
-        with bench(settings, size) as made:
-            for scheme in ("http", "https"):
-                command = [*made.commands(scheme)[SEGDL], "-x", str(_LANES)]
+        for scheme in ("http", "https"):
+            with bench(settings, size, scheme) as made:
+                command = [*made.commands()[SEGDL], "-x", str(_LANES)]
                 try:
                     memory = made.watched(command)
                 except WrongBytes as error:

@@ -34,7 +34,8 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from bench._content import MIB, work_directory
@@ -57,7 +58,7 @@ _POWER_BYTES = 16 * MIB + 12345
 Act = Callable[["Stage"], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """
     A fault, and what may come of it.
@@ -74,13 +75,14 @@ class Row:
         meanwhile: Called while the first run goes on, on a thread.
         between: Called after the first run, when there is a second.
         served: The URL is of a real file, which `between` may change.
-        redirected: The URL is the other origin's, by way of a redirect.
+        root: It mounts something.
         deadline: In seconds.
     """
 
     number: int
     fault: str
     faults: tuple[str, ...] = ()
+    _: KW_ONLY
     options: dict[str, str] = field(default_factory=dict)
     digest: bool = False
     good: tuple[str, ...] = ("right",)
@@ -89,7 +91,7 @@ class Row:
     meanwhile: Act | None = None
     between: Act | None = None
     served: bool = False
-    redirected: bool = False
+    root: bool = False
     deadline: float = 90.0
 
 
@@ -289,261 +291,122 @@ def _go_on(_: Stage) -> None:
     """Nothing happens between the two runs."""
 
 
-def _cut_short(stage: Stage) -> None:
-    stage.serve(1, MIB)
-
-
-def _change(stage: Stage) -> None:
-    stage.serve(2, SIZE)
-
-
-def _lengthen(stage: Stage) -> None:
-    stage.serve(2, SIZE + MIB)
+def _replace(seed: int, size: int) -> Act:
+    return lambda stage: stage.serve(seed, size)
 
 
 def _put_other_file(stage: Stage) -> None:
     stage.path.write_bytes(_PRECIOUS)
 
 
-def _fill_disk(stage: Stage) -> None:
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(stage.out)], check=True
-    )
-
-
-def _free_disk(stage: Stage) -> None:
-    subprocess.run(
-        ["mount", "-o", "remount,size=64m", "none", str(stage.out)], check=True
-    )
+def _mount(options: str) -> Act:
+    command = ("mount", "-t", "tmpfs", "-o", options, "none")
+    return lambda stage: subprocess.run([*command, str(stage.out)], check=True)
 
 
 _ERRORS = ("error", "error, kept")
 _EITHER = ("right", *_ERRORS)
 _CUT = "fin@req1.byte2000000"
+_NO_RANGES = {"ranges": "off"}
 
 
-def rows(*, root: bool) -> list[Row]:
-    """
-    Give all rows.
+def _bad_content_range(name: str, text: str) -> Row:
+    text = text.replace("{", "{{").replace("}", "}}")
+    return Row(26, f"bad Content-Range: {name}", (_CUT, f"badcr={text}@req2"))
 
-    Args:
-        root: Those too that mount something.
-    """
-    bad = {
-        "last before first": "bytes {last}-{first}/{complete}",
-        "a sign": "bytes +{first}-{last}/{complete}",
-        "beyond the end": "bytes {first}-{last}/5",
-        "no numbers": "bytes all of it",
-    }
-    found = [
-        Row(number=2, fault="origin away for 2 s", meanwhile=_restart_origin),
-        Row(
-            number=3,
-            fault="connections reset in the body, 6 times",
-            faults=("rst@byte1200000,6",),
-        ),
-        Row(
-            number=4,
-            fault="connections closed early, 6 times",
-            faults=("fin@byte1200000,6",),
-        ),
-        Row(
-            number=7, fault="stalls after the head, once", faults=("stall@req1.byte0",)
-        ),
-        Row(
-            number=7,
-            fault="stalls in the body, once",
-            faults=("stall@req1.byte1500000",),
-        ),
-        Row(
-            number=8,
-            fault="1 byte a second from 1.5 MB on, once",
-            faults=("slow=1@req1.byte1500000",),
-        ),
-        Row(
-            number=20,
-            fault="one bit flipped, with a digest",
-            faults=("corrupt@at3000000",),
-            digest=True,
-            good=_EITHER,
-        ),
-        Row(number=21, fault="no ranges", options={"ranges": "off"}),
-        Row(
-            number=21,
-            fault="no ranges, and closed early, once",
-            options={"ranges": "off"},
-            faults=(_CUT,),
-        ),
-        Row(
-            number=22,
-            fault="200 to the second request's range",
-            faults=(_CUT, "full200@req2"),
-        ),
-        Row(
-            number=23,
-            fault="206 that begins 1 byte later",
-            faults=(_CUT, "wrongfirst@req2"),
-        ),
-        Row(
-            number=24,
-            fault="206 with 1024 bytes more, head and body",
-            faults=(_CUT, "long@req2"),
-        ),
-        Row(
-            number=24,
-            fault="206 with 1024 bytes more in the body",
-            faults=(_CUT, "longbody@req2"),
-        ),
-        Row(number=25, fault="206 with half of it", faults=(_CUT, "short@req2")),
-        *(
-            Row(
-                number=26,
-                fault=f"bad Content-Range: {name}",
-                faults=(
-                    _CUT,
-                    f"badcr={text}@req2".replace("{", "{{").replace("}", "}}"),
-                ),
-            )
-            for name, text in bad.items()
-        ),
-        Row(
-            number=29,
-            fault="another complete length from the second request on",
-            faults=(_CUT, "wronglen=1000@req2,*"),
-            good=_EITHER,
-        ),
-        Row(
-            number=31,
-            fault="file replaced while it comes, then a cut; same size",
-            faults=("swap=2@req1.byte1500000", _CUT),
-        ),
-        Row(
-            number=31,
-            fault="file replaced between kill and resume; same size",
-            meanwhile=_kill_half_way,
-            between=_change,
-            served=True,
-            repeat=3,
-        ),
-        Row(
-            number=30,
-            fault="file replaced between kill and resume; longer",
-            meanwhile=_kill_half_way,
-            between=_lengthen,
-            served=True,
-            repeat=3,
-        ),
-        Row(
-            number=32,
-            fault="replaced, nothing in the head tells; with a digest",
-            faults=("swapsame=2@req1.byte1500000", _CUT),
-            digest=True,
-            good=_ERRORS,
-        ),
-        Row(
-            number=34,
-            fault="200 to every If-Range, after kill -9",
-            faults=("ignoreif",),
-            meanwhile=_kill_half_way,
-            between=_go_on,
-        ),
-        Row(number=35, fault="gzip, not asked for", faults=("gzip",), good=_EITHER),
-        Row(
-            number=36,
-            fault="Content-Length and chunked both",
-            faults=("clte",),
-            good=_EITHER,
-        ),
-        Row(
-            number=37,
-            fault="416: the file is shorter at the resume",
-            meanwhile=_kill_half_way,
-            between=_cut_short,
-            served=True,
-            repeat=3,
-        ),
-        Row(
-            number=41,
-            fault="503 with Retry-After, twice",
-            faults=("status=503:retry=1@req1,2",),
-        ),
-        Row(
-            number=41,
-            fault="429 half-way, twice",
-            faults=(_CUT, "status=429:retry=1@req2,2"),
-        ),
-        Row(number=42, fault="500 half-way, twice", faults=(_CUT, "status=500@req2,2")),
-        Row(
-            number=42,
-            fault="404 half-way, for ever",
-            faults=(_CUT, "status=404@req2,*"),
-            good=_EITHER,
-        ),
-        Row(number=43, fault="two connections, more get 503", options={"cap": "2"}),
-        Row(
-            number=43,
-            fault="two connections, more are reset",
-            options={"cap": "2", "over": "rst"},
-        ),
-        Row(
-            number=44,
-            fault="redirect to another origin, with a token",
-            faults=("redirect={other}",),
-        ),
-        Row(
-            number=44,
-            fault="60 redirects",
-            faults=(f"redirect={'/redirect?to=' * 60}/b/1/100/a",),
-            good=_ERRORS,
-        ),
-        Row(
-            number=44,
-            fault="redirect to a local file",
-            faults=("redirect=file:///etc/passwd",),
-            good=_ERRORS,
-        ),
-        Row(
-            number=45,
-            fault="256 MiB of header fields",
-            faults=("hdrflood=268435456",),
-            good=_ERRORS,
-        ),
-        Row(
-            number=46,
-            fault="a body that never ends",
-            faults=(_CUT, "endless@req2,*"),
-            good=_EITHER,
-        ),
-        Row(
-            number=47,
-            fault="a login page from the second request on",
-            faults=(_CUT, "html@req2,*"),
-            good=_EITHER,
-        ),
-        Row(
-            number=53,
-            fault="another file has the name",
-            before=_put_other_file,
-            good=_EITHER,
-        ),
-        Row(
-            number=58,
-            fault="kill -9 at a random instant, resume",
-            meanwhile=_kill_half_way,
-            between=_go_on,
-            repeat=6,
-        ),
-    ]
-    if root:
-        found.append(
-            Row(
-                number=48,
-                fault="disk full, then freed, the same command",
-                before=_fill_disk,
-                between=_free_disk,
-            )
-        )
-    return sorted(found, key=lambda row: row.number)
+
+_killed = partial(Row, meanwhile=_kill_half_way)
+_replaced = partial(_killed, served=True, repeat=3)
+
+ROWS = [
+    Row(2, "origin away for 2 s", meanwhile=_restart_origin),
+    Row(3, "connections reset in the body, 6 times", ("rst@byte1200000,6",)),
+    Row(4, "connections closed early, 6 times", ("fin@byte1200000,6",)),
+    Row(7, "stalls after the head, once", ("stall@req1.byte0",)),
+    Row(7, "stalls in the body, once", ("stall@req1.byte1500000",)),
+    Row(8, "1 byte a second from 1.5 MB on, once", ("slow=1@req1.byte1500000",)),
+    Row(
+        20,
+        "one bit flipped, with a digest",
+        ("corrupt@at3000000",),
+        digest=True,
+        good=_EITHER,
+    ),
+    Row(21, "no ranges", options=_NO_RANGES),
+    Row(21, "no ranges, and closed early, once", (_CUT,), options=_NO_RANGES),
+    Row(22, "200 to the second request's range", (_CUT, "full200@req2")),
+    Row(23, "206 that begins 1 byte later", (_CUT, "wrongfirst@req2")),
+    Row(24, "206 with 1024 bytes more, head and body", (_CUT, "long@req2")),
+    Row(24, "206 with 1024 bytes more in the body", (_CUT, "longbody@req2")),
+    Row(25, "206 with half of it", (_CUT, "short@req2")),
+    _bad_content_range("last before first", "bytes {last}-{first}/{complete}"),
+    _bad_content_range("a sign", "bytes +{first}-{last}/{complete}"),
+    _bad_content_range("beyond the end", "bytes {first}-{last}/5"),
+    _bad_content_range("no numbers", "bytes all of it"),
+    Row(
+        29,
+        "another complete length from the second request on",
+        (_CUT, "wronglen=1000@req2,*"),
+        good=_EITHER,
+    ),
+    _replaced(
+        30,
+        "file replaced between kill and resume; longer",
+        between=_replace(2, SIZE + MIB),
+    ),
+    Row(
+        31,
+        "file replaced while it comes, then a cut; same size",
+        ("swap=2@req1.byte1500000", _CUT),
+    ),
+    _replaced(
+        31,
+        "file replaced between kill and resume; same size",
+        between=_replace(2, SIZE),
+    ),
+    Row(
+        32,
+        "replaced, nothing in the head tells; with a digest",
+        ("swapsame=2@req1.byte1500000", _CUT),
+        digest=True,
+        good=_ERRORS,
+    ),
+    _killed(34, "200 to every If-Range, after kill -9", ("ignoreif",), between=_go_on),
+    Row(35, "gzip, not asked for", ("gzip",), good=_EITHER),
+    Row(36, "Content-Length and chunked both", ("clte",), good=_EITHER),
+    _replaced(37, "416: the file is shorter at the resume", between=_replace(1, MIB)),
+    Row(41, "503 with Retry-After, twice", ("status=503:retry=1@req1,2",)),
+    Row(41, "429 half-way, twice", (_CUT, "status=429:retry=1@req2,2")),
+    Row(42, "500 half-way, twice", (_CUT, "status=500@req2,2")),
+    Row(42, "404 half-way, for ever", (_CUT, "status=404@req2,*"), good=_EITHER),
+    Row(43, "two connections, more get 503", options={"cap": "2"}),
+    Row(43, "two connections, more are reset", options={"cap": "2", "over": "rst"}),
+    Row(44, "redirect to another origin, with a token", ("redirect={other}",)),
+    Row(
+        44,
+        "60 redirects",
+        (f"redirect={'/redirect?to=' * 60}/b/1/100/a",),
+        good=_ERRORS,
+    ),
+    Row(44, "redirect to a local file", ("redirect=file:///etc/passwd",), good=_ERRORS),
+    Row(45, "256 MiB of header fields", ("hdrflood=268435456",), good=_ERRORS),
+    Row(46, "a body that never ends", (_CUT, "endless@req2,*"), good=_EITHER),
+    Row(
+        47,
+        "a login page from the second request on",
+        (_CUT, "html@req2,*"),
+        good=_EITHER,
+    ),
+    Row(
+        48,
+        "disk full, then freed, the same command",
+        before=_mount("size=4m"),
+        between=_mount("remount,size=64m"),
+        root=True,
+    ),
+    Row(53, "another file has the name", before=_put_other_file, good=_EITHER),
+    _killed(58, "kill -9 at a random instant, resume", between=_go_on, repeat=6),
+]
 
 
 def run(
@@ -700,17 +563,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     numbers = set(map(int, args.rows.split(","))) if args.rows else None
     chosen = [
         row
-        for row in rows(root=missing is None)
-        if numbers is None or row.number in numbers
+        for row in ROWS
+        if (numbers is None or row.number in numbers)
+        and (missing is None or not row.root)
     ]
     with work_directory(args.dir) as directory:
         found = run(chosen, programs, args.seed, Path(directory))
         if missing is None and (numbers is None or 71 in numbers):
-            row = Row(
-                number=71,
-                fault="power cut at a random instant, resume",
-                repeat=_POWER_CUTS,
-            )
+            row = Row(71, "power cut at a random instant, resume", repeat=_POWER_CUTS)
             found.append((row, power_cuts(programs, args.seed, Path(directory))))
     result = table(found, programs)
     print(result)

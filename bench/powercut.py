@@ -185,43 +185,41 @@ def others() -> list[Program]:
     ]
 
 
-class Neighbour:
+@contextmanager
+def running_neighbour(kind: str, place: Path, draw: random.Random) -> Iterator[None]:
     """
-    Another program on the same disk, for the time of a with block.
+    Run another program on the same disk, for the time of a with block.
 
     Args:
         kind: One of `NEIGHBOURS`.
         place: The directory for its file.
         draw: Of the time between two of its steps.
     """
+    own_draw = random.Random(draw.random())
+    over = threading.Event()
 
-    def __init__(self, kind: str, place: Path, draw: random.Random) -> None:
-        self._kind = kind
-        self._path = place / "neighbour"
-        self._draw = random.Random(draw.random())
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        if self._kind == "none":
-            return
+    def run() -> None:
         syncfs = ctypes.CDLL(None).syncfs
         # OSError: the power was cut.
-        with contextlib.suppress(OSError), open(self._path, "wb") as file:
-            while not self._over.wait(self._draw.uniform(*_NEIGHBOUR_SECONDS)):
-                if self._kind == "syncfs":
+        with contextlib.suppress(OSError), open(place / "neighbour", "wb") as file:
+            while not over.wait(own_draw.uniform(*_NEIGHBOUR_SECONDS)):
+                if kind == "syncfs":
                     syncfs(file.fileno())
                 else:
                     file.write(b"line\n")
                     file.flush()
                     os.fsync(file.fileno())
+
+    if kind == "none":
+        yield
+        return
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class Cutter:
@@ -267,7 +265,7 @@ class Cutter:
         near, new_boot = draw.uniform(0.0, _AIMED_SECONDS), draw.random() < 0.5
         neighbour = draw.choice(NEIGHBOURS)
         with (
-            Neighbour(neighbour, self._disk.mount, draw),
+            running_neighbour(neighbour, self._disk.mount, draw),
             self._started(command, out, str(number)) as process,
         ):
             begin = time.monotonic()
@@ -418,7 +416,7 @@ def run(
     played = [Series(program) for program in programs]
     with origin("--log", str(log), "--total-rate", rate) as (base, _):
         for series in played:
-            with Disk(_IMAGE_BYTES, where) as disk:
+            with contextlib.closing(Disk(_IMAGE_BYTES, where)) as disk:
                 cutter = Cutter(disk, base, series.program, size, seed)
                 for number in range(1, cuts + 1):
                     outcome = cutter.play(number)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import base64
 import importlib.util
-import json
 import re
 import subprocess
 import sys
@@ -33,7 +32,7 @@ from bench._processes import (
     segdl_command,
     wait_until,
 )
-from bench._server import Nginx, find_nginx
+from bench._server import Nginx, find_nginx, make_certificate
 from segdl._manifest import parse
 from segdl.errors import ManifestError
 
@@ -153,18 +152,17 @@ class Trial:
     def served(self, run: str) -> list[Run]:
         """Give what nginx sent to a run, by its log."""
         served = []
-        for line in self._nginx.access_log.read_text(encoding="utf-8").splitlines():
-            entry = json.loads(line)
-            first = re.match(r"bytes (\d+)-", entry["content_range"])
-            if entry["run"] == run and first is not None and entry["body"]:
-                served.append((int(first[1]), int(first[1]) + entry["body"]))
+        for request in self._nginx.requests():
+            first = re.match(r"bytes (\d+)-", request.content_range)
+            if request.run == run and first is not None and request.sent_bytes:
+                served.append((int(first[1]), int(first[1]) + request.sent_bytes))
         return served
 
     def _start(self, run: str) -> subprocess.Popen[bytes]:
         command = segdl_command(
-            *("get", "-q", "--no-progress", "--cacert", self._nginx.ca_file),
+            *("get", "-q", "--no-progress", "--cacert", str(self._nginx.ca_file)),
             *("--checksum", f"sha256:{self._digest}", "-H", f"X-Run: {run}"),
-            *("-d", str(self._directory), self._nginx.url(NAME, "https")),
+            *("-d", str(self._directory), f"{self._nginx.url}/{NAME}"),
         )
         print(f"$ segdl {' '.join(command[3:])}", flush=True)
         return subprocess.Popen(
@@ -209,12 +207,15 @@ def run(directory: Path) -> int:
     source = model_file()
     size, digest = source.stat().st_size, stated_digest()
     print(f"{PACKAGE} {version(PACKAGE)}: {NAME}, {size:,} bytes, sha256 {digest}")
-    server, target = directory / "nginx", directory / "target"
-    server.mkdir()
+    target = directory / "target"
     target.mkdir()
-    limit = f"limit_rate {_RATE};"
     try:
-        with Nginx(server, source.parent, log_requests=True, extra=limit) as nginx:
+        with Nginx(
+            source.parent,
+            workers=2,
+            tls=make_certificate(directory),
+            server=f"limit_rate {_RATE};",
+        ) as nginx:
             trial = Trial(nginx, digest, target)
             recorded = trial.killed_run(size)
             kept = length(recorded)

@@ -42,9 +42,10 @@ from bench._draw import MUST_COMPLETE, MUST_FAIL, Spec, plain_specs, specs
 from bench._processes import children, kill, rss_bytes, wait_until
 from bench._record import record, run_mark
 from bench._served import Served, faulty_origin, nginx
-from bench._server import Certificate, find_nginx, make_certificate
+from bench._server import find_nginx, make_certificate
 from segdl import DownloadEngine, DownloadTask
 from segdl.errors import UsageError
+from segdl.testing import TlsFiles
 
 _FINAL = ("completed", "failed", "cancelled")
 
@@ -406,9 +407,7 @@ class Round:
                 )
 
 
-def play(
-    number: int, seed: int, directory: Path, tls: Certificate, all_: Totals
-) -> str:
+def play(number: int, seed: int, directory: Path, tls: TlsFiles, all_: Totals) -> str:
     """
     Play one round, and see that nothing is left of it.
 

@@ -21,7 +21,7 @@ from typing import Any
 from bench._content import make_file, same, show_size, warm
 from bench._processes import Memory, Usage, measure, segdl_command, watch
 from bench._report import Check, Section, mebibytes, spread
-from bench._server import Nginx
+from bench._server import Nginx, make_certificate
 from bench._settings import Settings
 
 SEGDL = "segdl"
@@ -79,10 +79,14 @@ class Bench:
         self.source = source
         self.directory = directory
 
-    def commands(self, scheme: str) -> dict[str, list[str]]:
-        """Give the contenders' command lines, "http" or "https"."""
-        ca_file = self.nginx.ca_file if scheme == "https" else None
-        return commands(self.nginx.url(self.source.name, scheme), ca_file)
+    @property
+    def url(self) -> str:
+        """Of the file."""
+        return f"{self.nginx.url}/{self.source.name}"
+
+    def commands(self) -> dict[str, list[str]]:
+        """Give the contenders' command lines."""
+        return commands(self.url, self.nginx.ca_file)
 
     def timed(self, command: list[str]) -> Usage:
         """
@@ -123,26 +127,26 @@ class Bench:
 
 
 @contextmanager
-def bench(settings: Settings, size: int) -> Iterator[Bench]:
+def bench(settings: Settings, size: int, scheme: str = "http") -> Iterator[Bench]:
     """
     Serve a file of a size for the time of a with block.
 
     Args:
         settings: Of the whole call.
         size: In bytes.
+        scheme: "http" or "https".
     """
     files = settings.directory / "files"
     files.mkdir(exist_ok=True)
     source = files / f"{size}.bin"
     if not source.exists():
         make_file(source, size)
-    server, target = settings.directory / "nginx", settings.directory / "target"
-    server.mkdir()
+    target = settings.directory / "target"
+    tls = make_certificate(settings.directory) if scheme == "https" else None
     try:
-        with Nginx(server, files) as nginx:
+        with Nginx(files, workers=2, tls=tls, access_log=False) as nginx:
             yield Bench(nginx, source, target)
     finally:
-        shutil.rmtree(server)
         shutil.rmtree(target, ignore_errors=True)
 
 
@@ -166,8 +170,8 @@ def run(settings: Settings, scheme: str) -> Section:
             "/ aria2c",
         ),
     )
-    with bench(settings, settings.size) as made:
-        contenders = made.commands(scheme)
+    with bench(settings, settings.size, scheme) as made:
+        contenders = made.commands()
         section.notes += [
             f"{name} is not installed, and left out"
             for name in _LIMITS

@@ -38,6 +38,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--record", action="store_true", help="write docs/reliability.md")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what needs nginx, where there is none."""
+    marked = [item for item in items if item.get_closest_marker("nginx")]
+    if not marked:
+        return
+    from bench._server import find_nginx  # costs the tests without it nothing
+
+    if find_nginx() is None:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="there is no nginx program"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def private_environment(
     tmp_path_factory: pytest.TempPathFactory,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from http_checks import (
@@ -17,15 +16,12 @@ from http_checks import (
     recorded_bytes,
     until,
 )
-from nginx import Nginx, find_nginx
+from nginx import Nginx, serving
 
 from segdl.errors import IncompleteTransfer, TlsError
 from segdl.testing import Blob
 
-pytestmark = [
-    pytest.mark.nginx,
-    pytest.mark.skipif(find_nginx() is None, reason="there is no nginx program"),
-]
+pytestmark = pytest.mark.nginx
 
 SIZE = 20 * MIB + 7
 BLOB = Blob(1, SIZE)
@@ -43,25 +39,8 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def start(root: Path) -> Iterator[Callable[..., Nginx]]:
     """Give a function that starts an nginx; what it was asked is checked after."""
-    servers: list[Nginx] = []
-
-    def run(**options: Any) -> Nginx:
-        server = Nginx(root, **options)
-        servers.append(server)
-        server.start()
-        return server
-
-    try:
-        yield run
-        for server in servers:
-            for request in server.requests():
-                if request.status == 400:
-                    continue  # it understood nothing
-                assert request.method == "GET"
-                assert re.fullmatch(r"bytes=\d+-\d+|", request.range)
-    finally:
-        for server in servers:
-            server.stop()
+    with serving(root) as start:
+        yield start
 
 
 def url(server: Nginx) -> str:
@@ -88,22 +67,22 @@ def test_file_comes_over_several_connections(start, fetch, processes) -> None:
 @pytest.mark.parametrize("processes", [0, "auto"])
 def test_tls_with_a_private_authority(start, fetch, segdl_tls_files, processes) -> None:
     """TLS by nginx, with its authority as ca_file."""
-    files = segdl_tls_files
-    server = start(certificate=(files.cert_file, files.key_file))
-    task = fetch(url(server), ca_file=files.ca_file, processes=processes)
+    server = start(tls=segdl_tls_files)
+    task = fetch(url(server), ca_file=server.ca_file, processes=processes)
     check_whole(task, BLOB)
 
 
-def test_tls_that_is_none(start, fetch) -> None:
+def test_tls_that_is_none(root, fetch) -> None:
     """https to a port that speaks plain HTTP is an error of the handshake."""
-    server = start()
-    task = fetch(url(server).replace("http:", "https:"), retry_times=1)
+    with Nginx(root) as server:
+        task = fetch(url(server).replace("http:", "https:"), retry_times=1)
     check_failed(task, TlsError)
+    assert {r.method for r in server.requests()} == {""}  # it understood nothing
 
 
 def test_http_to_a_tls_port(start, fetch, segdl_tls_files) -> None:
     """Plain HTTP to a TLS port is a refusal by status 400."""
-    server = start(certificate=(segdl_tls_files.cert_file, segdl_tls_files.key_file))
+    server = start(tls=segdl_tls_files)
     task = fetch(url(server).replace("https:", "http:"))
     assert task.status == "failed"
     assert "400" in str(task.error)

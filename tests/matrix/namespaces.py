@@ -4,7 +4,7 @@
         call(f)   f on a thread inside; the threads and programs it starts stay inside
         run(...)  a program inside
 
-    Network      client ──v0════v0── server       10.9.9.1, fd09::1    10.9.9.2, fd09::2
+    wired(etc)   client ──v0════v0── server       10.9.9.1, fd09::1    10.9.9.2, fd09::2
                    │
                  /etc/hosts, resolv.conf and nsswitch.conf of its own
 
@@ -21,10 +21,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar
 
 CLIENT, SERVER = "10.9.9.1", "10.9.9.2"
@@ -51,7 +51,7 @@ def missing() -> str:
         if shutil.which(program) is None:
             return f"there is no {program} program (iproute2)"
     try:
-        with Network({}) as network:
+        with wired({}) as network:
             for discipline in _DISCIPLINES:
                 network.server.run(f"tc qdisc replace dev v0 root {discipline}")
         return ""
@@ -132,47 +132,34 @@ class Namespace:
         self._files = os.open("/proc/thread-self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
 
+@dataclass(frozen=True)
 class Network:
+    """Two networks and the wire between them; both ends of it are called v0."""
+
+    client: Namespace
+    server: Namespace
+
+
+@contextmanager
+def wired(etc: Mapping[str, Path]) -> Iterator[Network]:
     """
-    Two networks and the wire between them; both ends of it are called v0.
+    Make a network, for the time of a with block.
 
     Args:
         etc: Files the client sees in place of those of /etc, by name.
-
-    Attributes:
-        client, server: The two.
     """
-
-    def __init__(self, etc: Mapping[str, Path]) -> None:
-        with ExitStack() as undo:
-            self.client = Namespace(etc)
-            undo.callback(self.client.close)
-            self.server = Namespace({})
-            undo.callback(self.server.close)
-            self.client.run(
-                f"ip link add v0 type veth peer name v0 netns {self.server.path}"
-            )
-            for side, addresses in (
-                (self.client, (f"{CLIENT}/24", f"{CLIENT6}/64")),
-                (self.server, (f"{SERVER}/24", f"{SERVER6}/64")),
-            ):
-                for address in addresses:
-                    # Without nodad an IPv6 address may not be used for a second.
-                    nodad = " nodad" if ":" in address else ""
-                    side.run(f"ip address add {address} dev v0{nodad}")
-                side.run("ip link set v0 up")
-            self._undo = undo.pop_all()
-
-    def __enter__(self) -> Network:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._undo.close()
+    with closing(Namespace(etc)) as client, closing(Namespace({})) as server:
+        client.run(f"ip link add v0 type veth peer name v0 netns {server.path}")
+        for side, addresses in (
+            (client, (f"{CLIENT}/24", f"{CLIENT6}/64")),
+            (server, (f"{SERVER}/24", f"{SERVER6}/64")),
+        ):
+            for address in addresses:
+                # Without nodad an IPv6 address may not be used for a second.
+                nodad = " nodad" if ":" in address else ""
+                side.run(f"ip address add {address} dev v0{nodad}")
+            side.run("ip link set v0 up")
+        yield Network(client, server)
 
 
 @functools.cache

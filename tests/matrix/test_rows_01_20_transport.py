@@ -16,6 +16,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -25,8 +26,8 @@ import namespaces
 import pytest
 import toxics
 from http_checks import MANIFEST, MIB, NAME, PART, names, until
-from namespaces import SERVER, SERVER6, Network
-from nginx import Nginx, find_nginx
+from namespaces import SERVER, SERVER6, Network, wired
+from nginx import Nginx, serving
 from proxy import Proxy
 from toxics import Toxics
 from world import World
@@ -77,11 +78,7 @@ def as_root(function: Case) -> Any:
 
 def with_nginx(function: Case) -> Any:
     """Mark a case that needs nginx."""
-    marks = (
-        pytest.mark.nginx,
-        pytest.mark.skipif(find_nginx() is None, reason="there is no nginx program"),
-    )
-    return pytest.param(function, id=case_id(function), marks=marks)
+    return pytest.param(function, id=case_id(function), marks=pytest.mark.nginx)
 
 
 @pytest.fixture
@@ -97,19 +94,15 @@ def start_nginx(world: World, tmp_path: Path) -> Iterator[Callable[..., Nginx]]:
     """Give a function that starts an nginx with a blob, seed 1, of a size."""
     root = tmp_path / "root"
     root.mkdir()
-    servers: list[Nginx] = []
+    with serving(root) as serve:
 
-    def start(size: int = SIZE, **options: Any) -> Nginx:
-        blob = world.allow(Blob(1, size))
-        if not (root / NAME).exists():  # a new time would be a new version
-            (root / NAME).write_bytes(blob.read())
-        servers.append(Nginx(root, **options))
-        servers[-1].start()
-        return servers[-1]
+        def start(size: int = SIZE, **options: Any) -> Nginx:
+            blob = world.allow(Blob(1, size))
+            if not (root / NAME).exists():  # a new time would be a new version
+                (root / NAME).write_bytes(blob.read())
+            return serve(**options)
 
-    yield start
-    for server in servers:
-        server.stop()
+        yield start
 
 
 def url_of(world: World, server: Nginx) -> str:
@@ -129,7 +122,7 @@ def wire(tmp_path: Path) -> Iterator[tuple[Network, Path]]:
     # A server that does not answer is asked once, for a second.
     text = "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n"
     (etc / "resolv.conf").write_text(text)
-    with Network({path.name: path for path in sorted(etc.iterdir())}) as network:
+    with wired({path.name: path for path in sorted(etc.iterdir())}) as network:
         yield network, etc
 
 
@@ -567,7 +560,6 @@ def test_08_one_lane_trickles(world: World, case: Case) -> None:
 
 
 @pytest.mark.nginx
-@pytest.mark.skipif(find_nginx() is None, reason="there is no nginx program")
 @pytest.mark.row("nginx gives each answer 20 kB/s, after most of it")
 def test_09_all_lanes_are_slow(world: World, start_nginx: Callable[..., Nginx]) -> None:
     """Slow lanes that live are no stalled ones; the time left follows the speed."""
@@ -801,12 +793,9 @@ class Names:
 
 def _name_server_fails_for_a_while(_: World, request: pytest.FixtureRequest) -> None:
     (network, _), far = (request.getfixturevalue(name) for name in ("wire", "far"))
-    server = network.client.call(Names, SERVER, failures=6)
-    try:
+    with closing(network.client.call(Names, SERVER, failures=6)):
         url = far.url(SIZE).replace(SERVER, "origin.test")
         task = far.fetch(url, retry_times=20, processes=1)
-    finally:
-        server.close()
     far.whole(task)
     told = [each["reason"] for each in far.told("retry")]
     assert told
@@ -818,22 +807,16 @@ def _name_server_comes_later(_: World, request: pytest.FixtureRequest) -> None:
     url = far.url(SIZE).replace(SERVER, "origin.test")
     task = far.start(url, retry_times=10_000, processes=1)
     until(lambda: len(far.told("retry")) >= 2)
-    server = network.client.call(Names, SERVER)
-    try:
+    with closing(network.client.call(Names, SERVER)):
         assert task.wait(20)
-    finally:
-        server.close()
     far.whole(task)
 
 
 def _name_is_unknown(_: World, request: pytest.FixtureRequest) -> None:
     (network, _), far = (request.getfixturevalue(name) for name in ("wire", "far"))
-    server = network.client.call(Names, SERVER)
-    try:
+    with closing(network.client.call(Names, SERVER)) as server:
         url = far.url(SIZE).replace(SERVER, "other.test")
         task = far.fetch(url, retry_times=2, processes=1)
-    finally:
-        server.close()
     far.failed(task, ConnectError, "other.test")
     assert len(far.told("retry")) == 2
     assert 1 <= server.asked <= 6  # for each attempt an A and an AAAA record
@@ -1036,7 +1019,7 @@ def _http2_is_offered(world: World, request: pytest.FixtureRequest) -> None:
     """Offer HTTP/2, and refuse what comes by another protocol than HTTP/1.1."""
     files = request.getfixturevalue("segdl_tls_files")
     server = request.getfixturevalue("start_nginx")(
-        certificate=(files.cert_file, files.key_file),
+        tls=files,
         listen="http2",
         server='if ($server_protocol != "HTTP/1.1") { return 505; }',
     )

@@ -33,7 +33,7 @@ from http_checks import (
     peak,
     until,
 )
-from nginx import Nginx, find_nginx
+from nginx import Nginx, serving
 from world import World
 
 from segdl import DownloadTask
@@ -68,15 +68,10 @@ Case = Callable[..., None]
 More = Callable[..., Origin]
 Place = Callable[[World, int, int], str]
 
-NGINX = [
-    pytest.mark.nginx,
-    pytest.mark.skipif(find_nginx() is None, reason="there is no nginx program"),
-]
-
 
 def nginx(*values: Any) -> Any:
     """Mark a variant that needs nginx."""
-    return pytest.param(*values, marks=NGINX)
+    return pytest.param(*values, marks=pytest.mark.nginx)
 
 
 def variants(*cases: Any) -> Any:
@@ -100,28 +95,16 @@ def play(case: Case, request: pytest.FixtureRequest) -> None:
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Give a function that has nginx serve a directory; its log is checked after."""
-    servers: list[Nginx] = []
     root = tmp_path / "root"
     root.mkdir()
+    with serving(root) as start:
 
-    def run(content: Blob | None = None, **options: Any) -> Nginx:
-        if content is not None:
-            put(root / NAME, content)
-        server = Nginx(root, **options)
-        servers.append(server)
-        server.start()
-        return server
+        def run(content: Blob | None = None, **options: Any) -> Nginx:
+            if content is not None:
+                put(root / NAME, content)
+            return start(**options)
 
-    try:
         yield run
-        for server in servers:
-            for request in server.requests():
-                assert request.method == "GET"
-                assert re.fullmatch(r"bytes=\d+-\d+", request.range)
-                assert not request.if_range.startswith("W/")
-    finally:
-        for server in servers:
-            server.stop()
 
 
 def put(path: Path, blob: Blob, *, modified: float | None = None) -> None:
@@ -916,7 +899,7 @@ def _38_sparse(world: World, server: Nginx, size: int) -> None:
         "0 by 200",
         "0 chunked",
         *SIZES,
-        *(pytest.param(s, marks=[*NGINX, pytest.mark.full]) for s in SPARSE),
+        *(pytest.param(s, marks=[pytest.mark.nginx, pytest.mark.full]) for s in SPARSE),
     ],
 )
 def test_38_odd_and_large_sizes(world: World, serve: Serve, size: str) -> None:

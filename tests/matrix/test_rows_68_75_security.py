@@ -1002,19 +1002,16 @@ def test_74_secrets_of_wrong_settings(
 def test_74_secrets_beside_a_tunnel(tls_world: World) -> None:
     """The origin's secrets stay within the tunnel, the proxy's password outside."""
     shell = Shell(tls_world)
-    tunnel = Tunnel(shell.more[0])
     url = tls_world.url(SIZE)
     words = ("get", url, "-o", NAME, "-H", secret_header(shell), "--json")
     ca_file = ("--cacert", tls_world.origin.ca_file or "")
-    try:
+    with contextlib.closing(Tunnel(shell.more[0])) as tunnel:
         wrong = f"http://me:{shell.more[1]}@{tunnel.address}"
         ran = shell.run(*words, *ca_file, *ONCE, "--proxy", wrong, no_proxy="")
         assert ran[0] == 6
         right = f"http://me:{shell.more[0]}@{tunnel.address}"
         ran = shell.run(*words, *ca_file, *ONCE, https_proxy=right, no_proxy="")
         assert ran[0] == 0
-    finally:
-        tunnel.close()
     assert tunnel.heads
     for head in tunnel.heads:
         tls_world.clean_text(head, "what the proxy was asked")

@@ -14,7 +14,6 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterable
-from types import TracebackType
 
 #: Gives what to pass on of data that is at an offset of a connection's stream.
 Harm = Callable[[int, int, bytes], Iterable[bytes]]
@@ -106,12 +105,7 @@ class Toxics:
     def __enter__(self) -> Toxics:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         with contextlib.suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._threads[0].join(_JOIN_SECONDS)
