@@ -3,7 +3,7 @@
     parent ── Configure, Fetch, Accept, Split, Stop, Limit,       ──> worker
               Hash, Advance, Check, Drop, Quit
     parent <── Answered, Pieces, Progress, Shrunk, Ended,          ── worker
-               Hashed, Checked, Crashed
+               Hashed, Checked, Beat, Crashed
 
 A message is one line: a JSON array of its name and its fields in order, then LF. Each
 direction is one pipe with one writer and one reader, so no lock is needed, a worker
@@ -278,6 +278,11 @@ class Checked(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Beat(Message):
+    """The worker is not stuck: said every second, unless there is more to say."""
+
+
+@dataclass(frozen=True, slots=True)
 class Crashed(Message):
     """An exception nobody expected ended the worker."""
 
@@ -290,7 +295,7 @@ _TYPES: dict[str, type[Message]] = {
         *(Configure, Fetch, Accept, Split, Stop, Limit),
         *(Hash, Advance, Check, Drop, Quit),
         *(Answered, Pieces, Progress, Shrunk, Ended),
-        *(Hashed, Checked, Crashed),
+        *(Hashed, Checked, Beat, Crashed),
     )
 }
 _FIELDS = {name: [f.name for f in fields(cls)] for name, cls in _TYPES.items()}

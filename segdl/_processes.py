@@ -59,6 +59,8 @@ class Worker:
     def __init__(self, role: str, *, in_process: bool) -> None:
         self.role = role
         self.lanes = 0  # how many the scheduler has put here
+        self.silent_seconds = 0.0  # since it was heard of; the scheduler adds them up
+        self.ailing: str | None = None  # what was wrong with it when it was ended
         self._unsent = bytearray()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread: threading.Thread | None = None
@@ -128,7 +130,9 @@ class Worker:
         Raises:
             EOFError: There will be no more.
         """
-        return self._events.read()
+        for message in self._events.read():
+            self.silent_seconds = 0.0
+            yield message
 
     def exitcode(self) -> int | None:
         """Reap the process; None while it lives, or for a thread."""

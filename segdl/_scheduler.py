@@ -11,7 +11,8 @@ of the API, on other threads, see whole states. Nothing here waits for disk or n
 
 A worker that dies: its sentinel fires; what it had already sent is read and counts;
 its lanes are lost, so the bytes they had not recorded are missing again; the next
-lane starts a new worker. Too many deaths in a minute fail the jobs instead.
+lane starts a new worker. Too many deaths in a minute fail the jobs instead. One that
+hangs, or takes too much memory, is made to die (`_health`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from contextlib import ExitStack
 from itertools import count
 from typing import Any, Protocol
 
+from segdl._health import Health
 from segdl._job import Job
 from segdl._messages import (
     Answered,
@@ -58,6 +60,8 @@ SECOND_WORKER_BYTES = 64 << 20
 _TICK_SECONDS = 0.1
 _MAX_DEATHS = 5
 _DEATHS_SECONDS = 60.0
+# A worker that hangs takes a minute to be found.
+_AILING_SECONDS = 900.0
 _QUIT_SECONDS = 0.5
 
 
@@ -103,7 +107,8 @@ class Scheduler:
         self._numbers = count(1)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._calls: deque[Callable[[], None]] = deque()
-        self._deaths: deque[float] = deque()
+        self._deaths: list[float] = []  # until when each counts
+        self._health = Health(time.monotonic())
         self._given_up: set[Worker] = set()
         self._limit_rate = config.limit_rate
         self._shares: dict[int, float | None] = {}
@@ -261,6 +266,8 @@ class Scheduler:
         for job in list(self._jobs.values()):
             self._for_job(job, job.lanes.fill)
         self._guarded(self._owner.tick, now)
+        for worker in self._health.look(self._all_workers(), now):
+            worker.kill()
 
     def _wait_seconds(self, next_tick: float) -> float | None:
         """How long nothing will happen by itself; None while there is no job."""
@@ -375,13 +382,15 @@ class Scheduler:
             wanted = _processes(self._config.processes)
         if len(self._workers) < wanted:
             now = time.monotonic()
-            while self._deaths and self._deaths[0] < now - _DEATHS_SECONDS:
-                self._deaths.popleft()
+            self._deaths = [until for until in self._deaths if until > now]
             if len(self._deaths) <= _MAX_DEATHS:
                 self._workers.append(self._start_worker(TRANSFER))
             elif not self._workers:
                 raise self._too_many_deaths()
         return min(self._workers, key=lambda worker: worker.lanes)
+
+    def _all_workers(self) -> list[Worker]:
+        return [*self._workers, *([self._verifier] if self._verifier else [])]
 
     def _start_worker(self, role: str) -> Worker:
         worker = Worker(role, in_process=self._in_process)
@@ -422,11 +431,14 @@ class Scheduler:
         if worker in self._given_up:
             self._given_up.discard(worker)
         else:
-            self._deaths.append(time.monotonic())
+            counts = _AILING_SECONDS if worker.ailing else _DEATHS_SECONDS
+            self._deaths.append(time.monotonic() + counts)
         code = worker.exitcode()
+        end = "ended unexpectedly"
+        if worker.ailing is not None:
+            end = f"{worker.ailing}, and was ended"
         error = WorkerError(
-            f"a {worker.role} worker ended unexpectedly (exit code {code})",
-            exitcode=code,
+            f"a {worker.role} worker {end} (exit code {code})", exitcode=code
         )
         if worker is self._verifier:
             self._verifier = None
@@ -453,7 +465,7 @@ class Scheduler:
         if not self._in_process:
             advice += ", or do without them with processes=0"
         return WorkerError(
-            f"workers ended unexpectedly {len(self._deaths)} times in a minute; "
+            f"workers ended unexpectedly {len(self._deaths)} times in short order; "
             + advice
         )
 
@@ -472,7 +484,7 @@ class Scheduler:
 
     def _close(self) -> None:
         """Stop all workers, kill those that do not leave, and free everything."""
-        workers = [*self._workers, *([self._verifier] if self._verifier else [])]
+        workers = self._all_workers()
         for worker in workers:
             worker.quit()
         deadline = time.monotonic() + _QUIT_SECONDS

@@ -77,9 +77,14 @@ class Transfers:
 
     Args:
         emit: Called with each message for the parent; may block.
+        beat: Called every second while the loop waits for the disk.
     """
 
-    def __init__(self, emit: Callable[[Message], None]) -> None:
+    def __init__(
+        self,
+        emit: Callable[[Message], None],
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
         self._emit = emit
         self._options = Configure(30.0, 8192, None, None, "segdl")
         self._lanes: dict[int, Exchange] = {}
@@ -98,7 +103,7 @@ class Transfers:
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, 256)
-        self._behind = WriteBehind()  # the last one: it starts a thread
+        self._behind = WriteBehind(beat)  # the last one: it starts a thread
 
     # --- commands ---------------------------------------------------------------------
 

@@ -10,7 +10,9 @@ place with `processes=0`. A process also
   changes. The pipe alone may be late: a process that the user's program forked holds
   it open as long as it lives. PR_SET_PDEATHSIG would follow the thread that started
   the worker, not the process. What is lost is at most a piece a lane, and the
-  parent, who alone writes the manifest, is gone already.
+  parent, who alone writes the manifest, is gone already;
+- says at least every second that it is not stuck (`Beat`), also while it waits for the
+  disk: the parent ends a worker that it does not hear of (`_health`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from segdl._messages import (
     Accept,
+    Beat,
     Configure,
     Crashed,
     Fetch,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from segdl._transfer import Transfers
 
 _PARENT_CHECK_SECONDS = 0.5
+# Also how often a worker that has nothing to do says that it is there.
 _TURN_SECONDS = 1.0
 
 TRANSFER = "transfer"
@@ -57,6 +61,17 @@ class Events:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        self._told = 0.0
+
+    def beat(self) -> None:
+        """
+        Tell that the worker is not stuck, when nothing else told it for long.
+
+        Raises:
+            ParentGoneError: Nobody reads any more.
+        """
+        if time.monotonic() - self._told >= _TURN_SECONDS:
+            self.emit(Beat())
 
     def emit(self, message: Message) -> None:
         """
@@ -65,6 +80,7 @@ class Events:
         Raises:
             ParentGoneError: Nobody reads any more.
         """
+        self._told = time.monotonic()
         data = memoryview(encode(message))
         try:
             while data:
@@ -127,10 +143,11 @@ def _leave_with_parent(parent: int) -> None:
 def _transfer(commands: Reader, events: Events) -> None:
     from segdl._transfer import Transfers
 
-    transfers = Transfers(events.emit)
+    transfers = Transfers(events.emit, events.beat)
     try:
         transfers.watch(commands.fd)
         while True:
+            events.beat()
             if not transfers.turn(_TURN_SECONDS):
                 continue
             for message in commands.read():
@@ -163,8 +180,9 @@ def _verify(commands: Reader, events: Events) -> None:
     verifier = Verifier(events.emit)
     try:
         while True:
+            events.beat()
             if not verifier.busy:
-                select.select([commands.fd], [], [])
+                select.select([commands.fd], [], [], _TURN_SECONDS)
             for message in commands.read():
                 if isinstance(message, Quit):
                     return

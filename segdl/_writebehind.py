@@ -25,6 +25,7 @@ BLOCK_BYTES = 1 << 20
 
 # The loop waits for the disk so long before it looks at its commands again.
 _WAIT_SECONDS = 0.05
+_BEAT_SECONDS = 1.0
 
 # Writes on their way at a time: one keeps the disk busy, the others bridge the moments
 # in which the loop, or the disk, is slow.
@@ -65,11 +66,15 @@ class WriteBehind:
     """
     The thread that writes, and the buffers that go between it and the loop.
 
+    Args:
+        beat: Called every second while the loop waits.
+
     Attributes:
         congested: Whether `submit` has waited for long since the last `settle`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, beat: Callable[[], None] = lambda: None) -> None:
+        self._beat = beat
         self._free: list[memoryview] = []
         self._submitted: SimpleQueue[Block | None] = SimpleQueue()
         self._done: SimpleQueue[Block] = SimpleQueue()
@@ -117,7 +122,14 @@ class WriteBehind:
 
     def wait(self) -> None:
         """Wait until a pending block is done, and tell of it."""
-        self._settle(self._done.get())
+        while True:
+            try:
+                block = self._done.get(timeout=_BEAT_SECONDS)
+            except Empty:
+                self._beat()
+            else:
+                self._settle(block)
+                return
 
     def close(self) -> None:
         """End the thread, after all blocks."""

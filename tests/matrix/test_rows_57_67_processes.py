@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import calls
+import psutil
 import pytest
 from canary import Canary, children, end_of, until
 from http_checks import MANIFEST, MIB, NAME, PART, file_digest, names
@@ -23,9 +24,10 @@ from sweep import SWEPT, Point, Sweep
 from world import World
 
 from bench import killnine
-from segdl import DownloadTask
+from segdl import DownloadTask, _health
 from segdl import _processes as processes
 from segdl.errors import DestinationBusy, StorageError, WorkerError
+from segdl.testing import Blob
 
 SIZE = 12 * MIB + 99
 LANES = 4
@@ -134,11 +136,64 @@ def test_59_program_killed(sweep: Sweep, full: bool) -> None:
 
 # --- 60: workers in trouble -----------------------------------------------------------
 
-ROW_60 = "SIGKILL as an out-of-memory kill, again and again; RLIMIT_AS of the workers"
+ROW_60 = "SIGSTOP; a leak; SIGKILL again and again; RLIMIT_AS of the workers"
 
-# LEAD: a worker that hangs (SIGSTOP) is noticed by nobody: there is no heartbeat, and
-# the download stands still until its user cancels it or shuts the engine down, which
-# tests/processes/test_workers.py has. Nor does anybody look at a worker's memory.
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Find workers that hang in 3 s instead of 60; they beat every second."""
+    monkeypatch.setattr(_health, "_SILENT_SECONDS", 3.0)
+    monkeypatch.setattr(_health, "_LOOK_SECONDS", 0.1)
+
+
+@pytest.mark.row(ROW_60)
+@pytest.mark.parametrize("role", ["transfer", "verify"])
+def test_60_worker_hangs(world: World, impatient: None, role: str) -> None:
+    """One that says nothing is ended and replaced, and its work done again."""
+    world.origin.total_rate = 8 * MIB
+    checksum = f"sha256:{Blob(1, SIZE).digest()}"
+    task = world.start(world.url(SIZE), processes=1, checksum=checksum)
+    in_the_middle(world)
+    (stopped,) = children(role)
+    os.kill(stopped.pid, signal.SIGSTOP)
+    until(lambda: not psutil.pid_exists(stopped.pid))
+    assert task.wait(20)
+    world.whole(task)
+
+
+@pytest.mark.row(ROW_60)
+def test_60_every_worker_hangs(
+    world: World, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    """When each new one hangs as well, that has an end."""
+    monkeypatch.setattr(_health, "_SILENT_SECONDS", 0.3)
+    stops = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+    usual = processes._BOOTSTRAP
+    monkeypatch.setattr(processes, "_BOOTSTRAP", f"{stops};{usual}")
+    world.failed(world.fetch(world.url(SIZE), processes=1), WorkerError, "processes=0")
+
+
+@pytest.mark.row(ROW_60)
+def test_60_worker_leaks_memory(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that takes ever more is ended and replaced."""
+    monkeypatch.setattr(_health, "_WORKER_BYTES", 150 * MIB)
+    mark = tmp_path / "leaked"
+    leaks = (
+        f"import os; leak = os.path.exists({str(mark)!r}) or b'x' * (400 << 20); "
+        f"open({str(mark)!r}, 'w').close()"
+    )
+    usual = processes._BOOTSTRAP
+    monkeypatch.setattr(processes, "_BOOTSTRAP", f"{leaks};{usual}")
+    world.origin.total_rate = 8 * MIB
+    task = world.start(world.url(SIZE), processes=1, connections=4)
+    until(lambda: bool(children("transfer")))
+    (first,) = children("transfer")
+    until(lambda: not psutil.pid_exists(first.pid))
+    assert mark.exists()
+    assert task.wait(20)
+    world.whole(task)
 
 
 @pytest.mark.row(ROW_60)

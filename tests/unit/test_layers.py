@@ -43,6 +43,7 @@ LAYERS = (
     "_verify",
     "_worker",
     "_processes",
+    "_health",
     "progress",
     "task",
     "queue",
