@@ -70,6 +70,9 @@ _THROTTLE_SECONDS = 0.01
 # curl.h: pycurl has no name for it, and takes any option by its number.
 _SUPPRESS_CONNECT_HEADERS = 265
 
+# libcurl uses no connection again that was idle for longer (CURLOPT_MAXAGE_CONN).
+_MAX_IDLE_SECONDS = 118
+
 
 class Transfers:
     """
@@ -94,6 +97,7 @@ class Transfers:
         self._pieces_sent = 0.0
         self._progress_sent = 0.0
         self._timer: float | None = None
+        self._silent_since = -math.inf
         self._bucket: Bucket | None = None
         self._full: list[Exchange] = []
         self._selector = selectors.DefaultSelector()
@@ -347,6 +351,12 @@ class Transfers:
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(options.timeout * 1000)))
         curl.setopt(pycurl.LOW_SPEED_LIMIT, self._low_speed())
         curl.setopt(pycurl.LOW_SPEED_TIME, max(1, math.ceil(options.timeout)))
+        # Where one connection went silent the idle ones may be dead as well: the
+        # machine has another address, say. Each would cost an attempt, of `timeout`.
+        silent_seconds = time.monotonic() - self._silent_since
+        if silent_seconds < _MAX_IDLE_SECONDS:
+            # Some versions compare whole seconds, and 0 would mean no limit.
+            curl.setopt(pycurl.MAXAGE_CONN, max(1, int(silent_seconds) - 1))
         ca_file = authorities(options.ca_file)
         if ca_file is not None:
             curl.setopt(pycurl.CAINFO, ca_file)
@@ -429,6 +439,8 @@ class Transfers:
 
     def _curl_failure(self, lane: Exchange, code: int, text: str) -> SegdlError:
         assert lane.curl is not None
+        if code == pycurl.E_OPERATION_TIMEDOUT:
+            self._went_silent()
         refusal = lane.curl.getinfo(pycurl.HTTP_CONNECTCODE)
         if refusal >= 300 and not lane.headed:
             # libcurl makes a connection that failed of it, and keeps its head.
@@ -445,6 +457,10 @@ class Transfers:
             connected=connected,
             proxied=self._options.proxy is not None,
         )
+
+    def _went_silent(self) -> None:
+        """Note that a connection has been silent for `timeout`."""
+        self._silent_since = time.monotonic() - self._options.timeout
 
     def _end(self, lane: Exchange) -> None:
         """Close a lane, write what it holds, and tell the parent."""
@@ -534,6 +550,7 @@ class Transfers:
                 lane.failure = StallError(
                     f"{redact(lane.url)}: next to nothing came for {timeout:g} s"
                 )
+                self._went_silent()
                 self._end(lane)
 
     def _send_progress(self, now: float) -> None:

@@ -29,6 +29,8 @@ from typing import Any, TypeVar
 
 CLIENT, SERVER = "10.9.9.1", "10.9.9.2"
 CLIENT6, SERVER6 = "fd09::1", "fd09::2"
+# The client's address in another network, and that network.
+MOVED, ELSEWHERE = "10.9.8.1", "10.9.8.0/24"
 
 # sched.h; Python has names for them from 3.12 on.
 _CLONE_FS, _CLONE_NEWNS, _CLONE_NEWNET = 0x200, 0x20000, 0x40000000
@@ -139,6 +141,21 @@ class Network:
     client: Namespace
     server: Namespace
 
+    def leave(self) -> None:
+        """Take the client's IPv4 address away; nobody tells its connections."""
+        self.client.run(f"ip address del {CLIENT}/24 dev v0")
+
+    def join(self) -> None:
+        """Give the client an address in another network, and a way to the server."""
+        self.client.run(f"ip address add {MOVED}/24 dev v0")
+        # The metric: as long as the client has not left, the old way counts.
+        self.client.run(f"ip route add 10.9.9.0/24 dev v0 src {MOVED} metric 9")
+
+    def clients(self) -> set[str]:
+        """Tell from which addresses there are connections to the server."""
+        lines = self.server.run("ss -Htn state established").splitlines()
+        return {line.split()[-1].rpartition(":")[0] for line in lines}
+
 
 @contextmanager
 def wired(etc: Mapping[str, Path]) -> Iterator[Network]:
@@ -159,6 +176,7 @@ def wired(etc: Mapping[str, Path]) -> Iterator[Network]:
                 nodad = " nodad" if ":" in address else ""
                 side.run(f"ip address add {address} dev v0{nodad}")
             side.run("ip link set v0 up")
+        server.run(f"ip route add {ELSEWHERE} dev v0")
         yield Network(client, server)
 
 

@@ -26,7 +26,7 @@ import namespaces
 import pytest
 import toxics
 from http_checks import MANIFEST, MIB, NAME, PART, names, until
-from namespaces import SERVER, SERVER6, Network, wired
+from namespaces import CLIENT, MOVED, SERVER, SERVER6, Network, wired
 from nginx import Nginx, serving
 from proxy import Proxy
 from toxics import Toxics
@@ -327,8 +327,11 @@ def _sockets_are_killed(request: pytest.FixtureRequest, processes: int) -> None:
     (network, _), far = (request.getfixturevalue(name) for name in ("wire", "far"))
     far.origin.total_rate = 8 * MIB
     task = far.start(far.url(SIZE), retry_times=1, processes=processes)
+    connected = f"ss -Htn state established dst {SERVER}"
     for enough in (2, 6):
         until(lambda enough=enough: far.recorded() > enough * MIB)
+        # What broke the first time writes what it has before it connects again.
+        until(lambda: network.client.run(connected).count(SERVER) >= 4)
         killed = network.client.run(f"ss -K dst {SERVER}")
         assert killed.count(SERVER) >= 4
     far.origin.total_rate = None
@@ -625,10 +628,14 @@ def test_11_packets_are_lost(wire: tuple[Network, Path], far: World) -> None:
     assert int(re.findall(r"dropped (\d+)", shown)[0]) > 100
 
 
+ROW_12 = "a blackhole route, the wire's end is down, the client's address is another"
+
+
 @pytest.mark.root
-@pytest.mark.row("a blackhole route, or the end of the wire is down, for a while")
+@pytest.mark.row(ROW_12)
 @pytest.mark.parametrize(
-    "way", ["blackhole", "down", pytest.param("silence", marks=pytest.mark.full)]
+    "way",
+    ["blackhole", "down", "moved", pytest.param("silence", marks=pytest.mark.full)],
 )
 def test_12_network_goes_away_for_a_while(
     wire: tuple[Network, Path], far: World, way: str
@@ -641,13 +648,14 @@ def test_12_network_goes_away_for_a_while(
             lambda: client.run(f"ip route del blackhole {SERVER}/32"),
         ),
         "silence": (
-            lambda: server.run(f"ip route add blackhole {namespaces.CLIENT}/32"),
-            lambda: server.run(f"ip route del blackhole {namespaces.CLIENT}/32"),
+            lambda: server.run(f"ip route add blackhole {CLIENT}/32"),
+            lambda: server.run(f"ip route del blackhole {CLIENT}/32"),
         ),
         "down": (
             lambda: server.run("ip link set v0 down"),
             lambda: server.run("ip link set v0 up"),
         ),
+        "moved": (wire[0].leave, wire[0].join),
     }[way]
     far.origin.total_rate = 8 * MIB
     url = far.url(SIZE)
@@ -662,6 +670,61 @@ def test_12_network_goes_away_for_a_while(
     far.whole(task)
     after = far.origin.log.entries[before:]
     assert asked_again(runs, (entry.range for entry in after)) == 0
+    assert (MOVED in wire[0].clients()) == (way == "moved")
+
+
+@pytest.mark.root
+@pytest.mark.row(ROW_12)
+def test_12_client_moves_to_another_network(
+    wire: tuple[Network, Path], far: World
+) -> None:
+    """Connections from the address that is gone are replaced; what came counts."""
+    network, _ = wire
+    far.origin.total_rate = 8 * MIB
+    task = far.start(far.url(SIZE), timeout=0.5)
+    until(lambda: far.recorded() > 4 * MIB)
+    runs, old = recorded_runs(far), {e.connection for e in far.origin.log.entries}
+    assert network.clients() == {CLIENT}
+    network.join()
+    network.leave()
+    until(lambda: MOVED in network.clients())
+    far.origin.total_rate = None
+    assert task.wait(20)
+    far.whole(task)
+    after = [e for e in far.origin.log.entries if e.connection not in old]
+    assert asked_again(runs, (entry.range for entry in after)) == 0
+    # From the old address nothing came to its end any more.
+    assert len(after) >= 4
+
+
+@pytest.mark.root
+@pytest.mark.row(ROW_12)
+def test_12_client_moves_between_two_downloads(
+    wire: tuple[Network, Path], far: World
+) -> None:
+    """One idle connection that is dead makes the others suspect: they cost nothing."""
+    network, _ = wire
+    engine = far.engine(timeout=1, retry_times=2, max_workers=6)
+    # Six at the same time leave six connections behind, more than may fail.
+    far.origin.rate = MIB // 16
+    url = far.url(MIB // 4, seed=2)
+    small = [far.start(url, engine=engine, filename=f"{n}.bin") for n in range(6)]
+    far.origin.log.wait_for(6)
+    far.origin.rate = None
+    assert all(task.wait(20) for task in small)
+    old = {entry.connection for entry in far.origin.log.settle()}
+    assert len(old) == 6
+    network.join()
+    network.leave()
+    far.out = far.out.with_name("next")
+    task = far.start(far.url(SIZE), engine=engine)
+    assert task.wait(20)
+    far.whole(task, far.origin.blob(1, SIZE))
+    # The second one, when the machine was too quick: ages are compared in seconds.
+    assert 1 <= len(far.told("retry")) <= 2
+    after = far.origin.log.entries[6:]
+    assert {entry.connection for entry in after} & old == set()
+    assert MOVED in network.clients()
 
 
 def _full_backlog(world: World, _: Any) -> None:
