@@ -17,12 +17,10 @@ useful request wait in the socket while the parent prepares the file.
 from __future__ import annotations
 
 import math
-import os
 import random
 import selectors
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pycurl
 
@@ -363,8 +361,13 @@ class Transfers:
         if options.proxy is not None:
             curl.setopt(pycurl.PROXY, options.proxy)
         if options.allow_addresses == "public":
-            curl.setopt(pycurl.OPENSOCKETFUNCTION, lambda _, to: _open(lane, to))
-            curl.setopt(pycurl.SOCKOPTFUNCTION, _close_in_programs)
+            from segdl._sockets import close_in_programs, open_public
+
+            curl.setopt(
+                pycurl.OPENSOCKETFUNCTION,
+                lambda _, to: open_public(lane, to) or pycurl.SOCKET_BAD,
+            )
+            curl.setopt(pycurl.SOCKOPTFUNCTION, close_in_programs)
         curl.setopt(pycurl.HEADERFUNCTION, lane.on_header)
         curl.setopt(pycurl.WRITEFUNCTION, lane.on_body, use_memoryview=True)
 
@@ -569,39 +572,3 @@ class Transfers:
                 rows.append((lane.fetch.lane, *state))
         if rows:
             self._emit(Progress(rows))
-
-
-def _open(lane: Exchange, to: Any) -> Any:
-    """Make the socket for a connection that libcurl is about to open, or refuse it."""
-    import socket
-
-    from segdl._addresses import is_public
-
-    address = str(to.addr[0]) if to.family in (socket.AF_INET, socket.AF_INET6) else ""
-    if not is_public(address):
-        lane.refused = address or "a local socket"
-        return pycurl.SOCKET_BAD
-    lane.allowed = True
-    try:
-        return _Lent(socket.socket(to.family, to.socktype, to.protocol))
-    except OSError:
-        return pycurl.SOCKET_BAD  # libcurl tells it as a failed connection
-
-
-class _Lent:
-    """A socket of which pycurl takes a duplicate, and which is closed after that."""
-
-    def __init__(self, made: Any) -> None:
-        self._made = made
-
-    def fileno(self) -> int:
-        return int(self._made.fileno())
-
-    def __del__(self) -> None:
-        self._made.close()
-
-
-def _close_in_programs(fd: int, _purpose: int) -> int:
-    """Keep a socket out of programs that are started: pycurl made it by dup."""
-    os.set_inheritable(fd, False)
-    return int(pycurl.SOCKOPT_OK)

@@ -147,8 +147,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.row(ROW_60)
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("role", ["transfer", "verify"])
-def test_60_worker_hangs(world: World, impatient: None, role: str) -> None:
+def test_60_worker_hangs(world: World, role: str) -> None:
     """One that says nothing is ended and replaced, and its work done again."""
     world.origin.total_rate = 8 * MIB
     checksum = f"sha256:{Blob(1, SIZE).digest()}"
@@ -162,9 +163,8 @@ def test_60_worker_hangs(world: World, impatient: None, role: str) -> None:
 
 
 @pytest.mark.row(ROW_60)
-def test_60_every_worker_hangs(
-    world: World, monkeypatch: pytest.MonkeyPatch, impatient: None
-) -> None:
+@pytest.mark.usefixtures("impatient")
+def test_60_every_worker_hangs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """When each new one hangs as well, that has an end."""
     monkeypatch.setattr(_health, "_SILENT_SECONDS", 0.3)
     stops = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"

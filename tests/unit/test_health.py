@@ -81,8 +81,9 @@ def test_worker_that_waits_for_a_disk_is_left_alone(process: FakeProcess) -> Non
     assert not ended(FakeWorker(), 200)
 
 
+@pytest.mark.usefixtures("process")
 @pytest.mark.parametrize("gap", [100.0, 86_400.0])
-def test_time_the_parent_slept_does_not_count(process: FakeProcess, gap: float) -> None:
+def test_time_the_parent_slept_does_not_count(gap: float) -> None:
     """After a suspend all workers have been silent for long."""
     worker = cast("Worker", FakeWorker())
     health = Health(0.0)

@@ -39,6 +39,7 @@ LAYERS = (
     "_bucket",
     "_tls",
     "_addresses",
+    "_sockets",
     "_transfer",
     "_verify",
     "_worker",
