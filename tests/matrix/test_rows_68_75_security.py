@@ -26,7 +26,7 @@ import pytest
 from http_checks import MANIFEST, MIB, NAME, PART, file_digest, names, refetched, until
 from world import World
 
-from segdl import DownloadTask, _addresses, _fs
+from segdl import DownloadTask, _fs, _sockets
 from segdl._fs import Directory
 from segdl._manifest import load
 from segdl.cli import main
@@ -1077,7 +1077,7 @@ def test_75_redirect_to_a_private_address(
 ) -> None:
     """A redirect inwards is refused like a URL, and a mirror takes over."""
     public = Origin(host="127.0.0.2")
-    monkeypatch.setattr(_addresses, "is_public", lambda address: address == "127.0.0.2")
+    monkeypatch.setattr(_sockets, "is_public", lambda address: address == "127.0.0.2")
     monkeypatch.setenv("no_proxy", "127.0.0.1,127.0.0.2")
     with public:
         inside = quote(world.other.blob_url(1, 1000), safe="")
