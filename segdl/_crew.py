@@ -59,6 +59,11 @@ class LaneOwner(Protocol):
     def renew_link(self) -> None:
         """The link expired: `use_link` follows with a new one, unless the job fails."""
 
+    def report_retry(
+        self, reason: str, attempt: int = 0, delay_seconds: float = 0.0
+    ) -> None:
+        """Tell the users of events why something is asked for again."""
+
     def source_failed(self, error: SegdlError, action: Action) -> None:
         """Asking this source again can't help."""
 

@@ -322,15 +322,22 @@ class Job:
         """Start over when the file changed once, turn to a mirror, or fail."""
         if action is Action.CHANGED and not self._changed:
             self._changed = True
-            self.lanes.report_retry(f"{error}; starting over", 0.0)
+            self.report_retry(f"{error}; starting over")
             self.stream_broke(error)
         elif isinstance(error, TransferError) and self.lanes.turn_to_mirror():
             self._changed = False
             self._whole_answers = 0
-            self.lanes.report_retry(f"{error}; going on with a mirror", 0.0)
+            self.report_retry(f"{error}; going on with a mirror")
             self.stream_broke(error)
         else:
             self.fail(self._advised(error))
+
+    def report_retry(
+        self, reason: str, attempt: int = 0, delay_seconds: float = 0.0
+    ) -> None:
+        """Tell the users of events why something is asked for again."""
+        fields = {"reason": reason, "attempt": attempt, "delay": delay_seconds}
+        self._crew.event(self, "retry", fields)
 
     def _advised(self, error: SegdlError) -> SegdlError:
         """Say what to do about a link that has expired, with much of the file there."""

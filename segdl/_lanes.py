@@ -1,28 +1,22 @@
-"""The lanes of one download: who fetches what, and what follows when one fails.
+"""The lanes of one download: who fetches what.
 
     Job ──open_probe──> a held lane ──Answered──> Job.probe_answered
         ──begin───────> Plan.take, Split ──────> lanes ──Pieces──> Job.pieces_written
                              ^                     │
-                             └── retry, by ────────┴──Ended──> Job.all_written,
-                                 _retry.classify                Job.source_failed
+                             └── go_on, by ────────┴──Ended──> Job.all_written,
+                                 Failures                      Job.source_failed
 
 While bytes are missing no lane is idle: one that is free takes what no other has, or
-half of the rest of the one that would finish last. A failure of a lane is settled
-here as long as asking again can help; the rest is the job's to decide.
-
-The budget: an attempt counts when it brought nothing. Lanes fail in waves (the server
-restarts, all break), so of the lanes that started before a counted failure only that
-first one counts; `round` tells them apart. Progress refills the budget. Each source has
-a budget of its own; what an origin bears is learned for all jobs (`_origins`).
+half of the rest of the one that would finish last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from segdl import _retry
 from segdl._crew import Crew, LaneOwner
+from segdl._failures import Failures
 from segdl._headers import Validator
 from segdl._manifest import Piece
 from segdl._messages import (
@@ -35,16 +29,14 @@ from segdl._messages import (
     Stop,
     failure_from_json,
 )
-from segdl._origins import RAISE_SECONDS
 from segdl._pace import Pace
 from segdl._plan import MIB, Plan
 from segdl._ramp import FIRST_SECONDS, FROM_BYTES, Ramp
 from segdl._ranges import ByteRange
 from segdl._request import Request
-from segdl._retry import Action
 from segdl._sources import Lane, Source, Sources
 from segdl._urls import headers_for, origin
-from segdl.errors import SegdlError, StatusError, TransferError, WorkerError
+from segdl.errors import SegdlError
 from segdl.progress import RateMeter
 
 if TYPE_CHECKING:
@@ -59,8 +51,6 @@ MIN_LANE_BYTES = 2 * MIB
 AUTO_CONNECTIONS = 16
 # The end of "everything", where no Range is sent.
 _EVERYTHING = 2**62
-# A lane that delivered something and broke is followed by another after this long.
-_CONTINUE_SECONDS = 0.1
 # Lanes that do not stop in this time are given up, and their workers with them: a slow
 # disk needs some of it to write what is on its way.
 _STOP_SECONDS = 5.0
@@ -80,6 +70,7 @@ class Lanes:
         crew: The scheduler.
 
     Attributes:
+        request: What is asked for.
         plan: None until `begin`, and for an answer without a length.
         sources: The URL and its mirrors.
         whole: Whether the origin has no ranges, so that one stream brings everything.
@@ -91,17 +82,17 @@ class Lanes:
         self, job: Job, request: Request, config: EngineConfig, crew: Crew
     ) -> None:
         self.plan: Plan | None = None
-        self.sources = Sources(request.urls, crew, job, self._go_on)
+        self.request = request
+        self.sources = Sources(request.urls, crew, job, self.go_on)
         self.whole = False
         self.received_bytes = 0
         self.meter = RateMeter()
         self._owner: LaneOwner = job
         self._job = job
-        self._request = request
-        self._config = config
         self._crew = crew
         self._lanes: dict[int, Lane] = {}
         self._part: PartRef | None = None
+        self._failures = Failures(self, job, config, crew)
         self._early_failure: tuple[Lane, SegdlError] | None = None
         self._probe: Callable[[], None] | None = None
         self._begun_at = 0
@@ -136,11 +127,11 @@ class Lanes:
 
     def use_link(self, request: Request) -> None:
         """Go on with a link that was made anew, in place of one that expired."""
-        self._request = request
+        self.request = request
         base = self.sources.base
         base.url, base.effective_url, base.renewing = request.urls[0], None, False
         if self._part is not None:
-            self._go_on()
+            self.go_on()
 
     def open_probe(
         self,
@@ -196,10 +187,10 @@ class Lanes:
         self._complete = False
         now = self._crew.now()
         self.meter.add(now, self.received_bytes)
-        automatic = self._request.connections == "auto"
+        automatic = self.request.connections == "auto"
         if automatic and plan is not None and plan.missing_bytes >= FROM_BYTES:
             self._ramp.begin(now, self.received_bytes)
-            self._crew.call_later(self._job, _FIRST_LOOK_SECONDS, self._go_on)
+            self._crew.call_later(self._job, _FIRST_LOOK_SECONDS, self.go_on)
         probe = next((n for n, lane in self._lanes.items() if lane.held), None)
         if plan is not None:
             plan.divide(self._first_lanes(plan))
@@ -207,7 +198,7 @@ class Lanes:
             self._accept_probe(probe, part)
         elif plan is None and self._early_failure is not None:
             lane, error = self._early_failure
-            self._count(lane, error, lambda: self._owner.stream_broke(error))
+            self._failures.count(lane, error, lambda: self._owner.stream_broke(error))
         self.fill()
 
     def stop(self) -> None:
@@ -316,6 +307,7 @@ class Lanes:
         now = self._crew.now()
         if received > lane.received and not self.whole:
             lane.source.attempt = 0  # progress refills the budget
+            lane.source.refused = None
             if lane.url == lane.source.effective_url:
                 lane.source.resolved_again = False
         self.received_bytes += received - lane.received
@@ -351,6 +343,29 @@ class Lanes:
         if lane is not None:
             self._over(number, lane, lane.begin, error)
 
+    # --- what follows failures --------------------------------------------------------
+
+    def living(self) -> Collection[Lane]:
+        """Give the lanes there are."""
+        return self._lanes.values()
+
+    def stop_those_of(self, source: Source) -> None:
+        """Stop the lanes of a source that is of no more use."""
+        for number, lane in self._lanes.items():
+            if lane.source is source:
+                self._stop_lane(number)
+
+    def go_on(self) -> None:
+        """Go on after a delay."""
+        if self._stopping:
+            return
+        if self._part is not None:
+            self.fill()
+        elif self._probe is not None:
+            self._open_probe()
+        elif not self._lanes and self.effective_url is None:
+            self._owner.probe_again()
+
     # --- lanes ------------------------------------------------------------------------
 
     def _first_lanes(self, plan: Plan) -> int:
@@ -381,7 +396,7 @@ class Lanes:
         part: PartRef | None = None,
     ) -> None:
         """Send a request."""
-        request = self._request
+        request = self.request
         url = source.effective_url or source.url
         if number is None:
             number = self._crew.lane_number()
@@ -413,7 +428,7 @@ class Lanes:
         lane, plan = self._lanes[probe], self.plan
         lane.held = False
         if plan is None:
-            most = self._request.max_bytes
+            most = self.request.max_bytes
             # One byte beyond it shows that there are more.
             end = None if most is None else most + 1
             self._crew.send(probe, Accept(probe, part, end))
@@ -492,8 +507,6 @@ class Lanes:
         if self.plan is not None and number in self.plan.segments:
             self.plan.release(number)
 
-    # --- the end of a lane ------------------------------------------------------------
-
     def _over(
         self, number: int, lane: Lane, position: int, error: SegdlError | None
     ) -> None:
@@ -502,132 +515,21 @@ class Lanes:
         if self._stopping:
             if not self._lanes:
                 self._owner.lanes_gone()
+        elif error is not None and self._is_probe(lane):
+            # Answered: the file is being prepared, others will ask for these bytes.
+            self._early_failure = lane, error
         elif error is not None:
-            self._failed(lane, error)
+            self._failures.failed(lane, error)
         elif self.plan is None:
             self._owner.all_written(position)  # an answer without a length has ended
         else:
             self.fill()
 
-    def _failed(self, lane: Lane, error: SegdlError) -> None:
-        """Decide what a failed lane means."""
+    def _is_probe(self, lane: Lane) -> bool:
+        """Whether a lane is the held probe, and was answered."""
         source = lane.source
-        base = source is self.sources.base
-        if source.aside or source.lied:
-            self.fill()  # it was given up already
-            return
-        if base and lane.held and source.effective_url is not None:
-            # Answered: the file is being prepared, others will ask for these bytes.
-            self._early_failure = lane, error
-            return
-        action = _retry.classify(error, resolvable=self._was_led(lane, error))
-        if action is Action.RESOLVE and self._outdated(lane):
-            # It used a link that was found expired already: that says nothing new.
-            self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
-        elif action is Action.RESOLVE and not source.resolved_again:
-            source.resolved_again = True
-            self._resolve(source)
-        elif action in (Action.FATAL, Action.RESOLVE, Action.CHANGED):
-            self._source_over(source, error, action)
-        elif self.whole and not lane.held:
-            # One stream can't be gone on with in the middle.
-            self._count(lane, error, lambda: self._owner.stream_broke(error))
-        elif isinstance(error, WorkerError) or (
-            action is Action.CONTINUE and lane.received
-        ):
-            self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
-        elif lane.held and not base:
-            self._source_over(source, error, action)
-        elif self._was_refused(lane, error):
-            # One connection more than the origin likes: do with those that live.
-            self._crew.call_later(self._job, RAISE_SECONDS, self._go_on)
-        else:
-            self._count(lane, error, self._go_on)
-
-    def _resolve(self, source: Source) -> None:
-        """Find out anew where a link leads: of the URL given, or of a new one."""
-        source.effective_url = None
-        if self._request.new_url is not None and not self.sources.on_mirror:
-            source.renewing = True
-            self._owner.renew_link()
-        else:
-            self.fill()
-
-    def _source_over(self, source: Source, error: SegdlError, action: Action) -> None:
-        """A source is of no more use: go on with the others, or leave it to the job."""
-        changed = action is Action.CHANGED
-        if source is self.sources.base:
-            replaced = (
-                isinstance(error, TransferError)
-                and (self._owner.verified or not changed)
-                and self.sources.turn_to_proved()
-            )
-            if not replaced:
-                self._owner.source_failed(error, action if changed else Action.FATAL)
-                return
-        source.aside, source.lied = True, changed
-        self.report_retry(f"{error}; going on with the others", 0.0)
-        for number, lane in self._lanes.items():
-            if lane.source is source:
-                self._stop_lane(number)
-        if changed:
-            self._owner.pieces_doubted(self.sources.those_of(source))
-        self.fill()
-
-    def _was_led(self, lane: Lane, error: SegdlError) -> bool:
-        """Whether a lane used a link that may lead elsewhere by now."""
-        status = error.status if isinstance(error, StatusError) else 0
-        led = lane.url != lane.source.url or self._request.new_url is not None
-        return not lane.held and (led or 300 <= status < 400)
-
-    def _outdated(self, lane: Lane) -> bool:
-        """Whether the link was resolved again, or is being, since a lane began."""
-        return not lane.follow and lane.url != lane.source.effective_url
-
-    def _was_refused(self, lane: Lane, error: SegdlError) -> bool:
-        """Whether a lane was one too many, since others of its source live."""
-        others = (each.source for each in self._lanes.values() if each.answered)
-        alone = lane.source not in others
-        return self.sources.refused(lane, error, alone=alone) and not alone
-
-    def _count(self, lane: Lane, error: SegdlError, again: Callable[[], None]) -> None:
-        """Count an attempt that brought nothing; give up when there were too many."""
-        source = lane.source
-        if lane.round != source.round:
-            self._crew.call_later(self._job, _CONTINUE_SECONDS, self._go_on)
-            return
-        source.round += 1
-        source.attempt += 1
-        if source.attempt > self._config.retry_times:
-            self._source_over(source, error, Action.FATAL)
-            return
-        delay = _retry.delay_seconds(
-            source.attempt,
-            self._config.retry_delay,
-            retry_after_seconds=getattr(error, "retry_after_seconds", None),
-            random=self._crew.random,
-        )
-        source.not_before = self._crew.now() + delay
-        self.sources.hold_back(lane, error)
-        self.report_retry(str(error), delay)
-        self._crew.call_later(self._job, delay, again)
-
-    def report_retry(self, reason: str, delay: float) -> None:
-        """Tell the users of events why something is asked for again."""
-        attempt = self.sources.base.attempt
-        fields = {"reason": reason, "attempt": attempt, "delay": delay}
-        self._crew.event(self._job, "retry", fields)
-
-    def _go_on(self) -> None:
-        """Go on after a delay."""
-        if self._stopping:
-            return
-        if self._part is not None:
-            self.fill()
-        elif self._probe is not None:
-            self._open_probe()
-        elif not self._lanes and self.effective_url is None:
-            self._owner.probe_again()
+        base = source is self.sources.base and not source.aside
+        return base and lane.held and source.effective_url is not None
 
 
 def _most_connections(request: Request) -> int:

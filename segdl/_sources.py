@@ -56,6 +56,7 @@ class Source:
         tried: Whether it is or was the base.
         resolved_again: Whether its link expired, and has brought nothing since.
         attempt: Attempts that brought nothing, since something came.
+        refused: Why its last answer broke the rules, None since something came.
         round: Number of the present round of attempts.
         not_before: Monotonic time before which it is not asked.
         held_for: The origin's `not_before` that was taken into account.
@@ -73,6 +74,7 @@ class Source:
     tried: bool = False
     resolved_again: bool = False
     attempt: int = 0
+    refused: str | None = None
     round: int = 0
     not_before: float = 0.0
     held_for: float = 0.0
@@ -379,12 +381,9 @@ class Sources:
         wait = (until - now) * (1.0 + _JITTER * self._crew.random())
         source.not_before = max(source.not_before, now + wait)
         self._crew.call_later(self._job, source.not_before - now, self._wake)
-        fields = {
-            "reason": "the origin is busy, and told another request to wait",
-            "attempt": source.attempt,
-            "delay": wait,
-        }
-        self._crew.event(self._job, "retry", fields)
+        self._job.report_retry(
+            "the origin is busy, and told another request to wait", source.attempt, wait
+        )
 
     def _limits(self, source: Source) -> OriginLimits:
         url = source.effective_url or source.url

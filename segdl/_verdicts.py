@@ -140,7 +140,7 @@ class Verdicts:
             return
         wrong, self._wrong = self._wrong, None
         if bad:
-            job.lanes.report_retry(f"{len(bad)} pieces changed on the disk", 0.0)
+            job.report_retry(f"{len(bad)} pieces changed on the disk")
             job.fetch_again(bad)
         else:
             self._source_lied(*wrong)
@@ -161,10 +161,10 @@ class Verdicts:
         error = IntegrityError(f"{expected.algorithm} is {actual}, not {expected.hex}")
         doubted = job.lanes.sources.drop_others()
         if doubted is not None:
-            job.lanes.report_retry(f"{error}; without mirrors again", 0.0)
+            job.report_retry(f"{error}; without mirrors again")
             job.fetch_again(job.forget(doubted))
         elif job.lanes.turn_to_mirror():
-            job.lanes.report_retry(f"{error}; all from a mirror", 0.0)
+            job.report_retry(f"{error}; all from a mirror")
             job.forget(lambda _: True)
             job.stream_broke(error)
         else:

@@ -65,6 +65,12 @@ class Owner:
         self.number = 1
         self.verified = False
         self.told: list[tuple[Any, ...]] = []
+        self.retries: list[tuple[str, int, float]] = []
+
+    def report_retry(
+        self, reason: str, attempt: int = 0, delay_seconds: float = 0.0
+    ) -> None:
+        self.retries.append((reason, attempt, delay_seconds))
 
     def probe_answered(self, answer: Answered) -> None:
         self.told.append(("probe_answered", answer))
@@ -402,10 +408,7 @@ def test_a_probe_that_always_fails() -> None:
     stage.fail(stage.probe(), ConnectError("refused"))
     assert stage.owner.names() == ["probe_again"] * 2 + ["source_failed"]
     assert stage.owner.told[-1] == ("source_failed", "refused", Action.FATAL)
-    assert [(kind, f["attempt"], f["delay"]) for kind, f in stage.crew.events] == [
-        ("retry", 1, 2.0),
-        ("retry", 2, 4.0),
-    ]
+    assert stage.owner.retries == [("refused", 1, 2.0), ("refused", 2, 4.0)]
     assert stage.crew.timers == []
 
 
@@ -623,7 +626,7 @@ def test_a_lane_that_broke_goes_on_at_its_offset() -> None:
     stage.crew.pass_time(0.2)
     (lane,) = stage.numbers()
     assert stage.fetch_of(lane).begin == 3 * MIB
-    assert (stage.owner.names(), stage.crew.events) == (["probe_answered"], [])
+    assert (stage.owner.names(), stage.owner.retries) == (["probe_answered"], [])
 
 
 def test_bytes_received_but_not_recorded_are_asked_again() -> None:
@@ -649,7 +652,7 @@ def test_a_lost_worker() -> None:
     stage.share()
     assert len(stage.numbers()) == 2
     assert min(stage.opened(lane) for lane in stage.numbers()) == MIB
-    assert stage.crew.events == []
+    assert stage.owner.retries == []
 
 
 def test_a_wave_of_failures_counts_once() -> None:
@@ -658,7 +661,7 @@ def test_a_wave_of_failures_counts_once() -> None:
     for lane in stage.begin(100 * MIB):
         stage.fail(lane, StallError("stalled"))
     assert stage.owner.names() == ["probe_answered"]
-    assert [fields["attempt"] for _, fields in stage.crew.events] == [1]
+    assert [attempt for _, attempt, _ in stage.owner.retries] == [1]
     stage.crew.pass_time(FIRST_DELAY)
     stage.share()
     assert len(stage.numbers()) == 4
@@ -711,7 +714,7 @@ def test_progress_refills_the_budget() -> None:
         stage.fail(lane, BROKEN)
         stage.crew.pass_time(FIRST_DELAY)
     assert stage.owner.names() == ["probe_answered"]
-    assert {fields["attempt"] for _, fields in stage.crew.events} == {1}
+    assert {attempt for _, attempt, _ in stage.owner.retries} == {1}
 
 
 def test_bytes_of_an_earlier_wave_refill_the_budget() -> None:
@@ -733,7 +736,7 @@ def test_delays_grow() -> None:
     for _ in range(3):
         stage.fail(stage.numbers()[0], StallError("stalled"))
         stage.crew.pass_time(60)
-    assert [fields["delay"] for _, fields in stage.crew.events] == [2.0, 4.0, 8.0]
+    assert [delay for _, _, delay in stage.owner.retries] == [2.0, 4.0, 8.0]
 
 
 @pytest.mark.parametrize("error", [BUSY, ConnectError("refused")])
@@ -750,7 +753,7 @@ def test_a_busy_origin_gets_fewer_connections(error: SegdlError) -> None:
     assert len(stage.numbers()) == 2
     stage.crew.pass_time(2)
     assert any(Split(lane) in stage.crew.messages(lane) for lane in stage.numbers())
-    assert (stage.owner.names(), stage.crew.events) == (["probe_answered"], [])
+    assert (stage.owner.names(), stage.owner.retries) == (["probe_answered"], [])
 
 
 def test_a_busy_origin_that_serves_nobody() -> None:
@@ -777,12 +780,33 @@ def test_failures_the_job_decides(error: SegdlError, action: Action) -> None:
 
 
 def test_wrong_answers_are_attempts() -> None:
-    """An answer that breaks HTTP is asked for again, as often as allowed."""
-    stage = Stage(connections=1, retry_times=1)
+    """An answer that breaks HTTP is asked for again, as long as it differs."""
+    stage = Stage(connections=1, retry_times=3)
     (lane,) = stage.begin(10 * MIB)
+    for said in ("no sense", "nonsense", "no sense"):
+        stage.fail(lane, ProtocolError(said))
+        assert stage.owner.retries[-1][0] == said
+        stage.crew.pass_time(60)
+        (lane,) = stage.numbers()
     stage.fail(lane, ProtocolError("no sense"))
-    stage.crew.pass_time(FIRST_DELAY)
-    stage.fail(stage.numbers()[0], ProtocolError("no sense"))
+    assert stage.owner.told[-1] == ("source_failed", "no sense", Action.FATAL)
+    assert len(stage.owner.retries) == 3
+
+
+def test_the_same_wrong_answer_twice_is_final() -> None:
+    """Unless something came in between; lanes of one wave are one answer."""
+    stage = Stage(connections=4, retry_times=9)
+    lanes = stage.begin(100 * MIB)
+    for again in range(3):
+        for lane in lanes:
+            stage.fail(lane, ProtocolError("no sense"))
+        assert len(stage.owner.retries) == again + 1
+        stage.crew.pass_time(60)
+        stage.share()
+        lanes = stage.numbers()
+        if again < 2:
+            stage.receive(lanes[0], MIB)
+    stage.fail(lanes[0], ProtocolError("no sense"))
     assert stage.owner.told[-1] == ("source_failed", "no sense", Action.FATAL)
 
 
@@ -917,7 +941,7 @@ def test_another_source() -> None:
     stage.fail(stage.probe(), BROKEN)
     fetch = stage.crew.fetches[-1]
     assert (fetch.url, fetch.headers, fetch.ranged) == (MIRROR, {}, True)
-    assert [fields["attempt"] for _, fields in stage.crew.events] == [1, 1]
+    assert [attempt for _, attempt, _ in stage.owner.retries] == [1, 1]
 
 
 def with_mirror(*, verified: bool = False, **options: Any) -> tuple[Stage, int]:
@@ -975,7 +999,7 @@ def test_pieces_of_a_mirror_that_lied_are_doubted() -> None:
     assert doubted(offset)
     assert not doubted(0)
     assert stage.lanes_of(MIRROR) == []
-    assert "going on with the others" in stage.crew.events[-1][1]["reason"]
+    assert "going on with the others" in stage.owner.retries[-1][0]
 
 
 def test_a_base_that_fails_leaves_it_to_a_proved_mirror() -> None:
@@ -1058,7 +1082,7 @@ def test_another_jobs_wait_is_heeded() -> None:
     stage.crew.limits(URL).hold_until(stage.crew.time + 5)
     stage.lanes.open_probe(None, complete=None, validator=None, if_range=None)
     assert stage.crew.fetches == []
-    assert stage.crew.events[0][1]["delay"] == 5
+    assert stage.owner.retries[0][2] == 5
     stage.crew.pass_time(4.9)
     assert stage.crew.fetches == []
     stage.crew.pass_time(0.2)

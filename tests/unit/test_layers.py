@@ -56,6 +56,7 @@ LAYERS = (
     "_pace",
     "_verification",
     "_verdicts",
+    "_failures",
     "_lanes",
     "_job",
     "_scheduler",
