@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import calls
 import pytest
-from http_checks import MANIFEST, MIB, NAME, PART, names, until
+from http_checks import MANIFEST, MIB, NAME, PART, names, refetched, until
 from sweep import OLD, SWEPT, Point, Sweep
 from world import World
 
@@ -166,6 +167,30 @@ def test_49_input_output_error(sweep: Sweep, full: bool) -> None:
     assert outcome.recorded_bytes > 4 * MIB
     for name in SWEPT if full else sweep.scenarios("publish", "half"):
         sweep.play(sweep.some(sweep.kinds(sweep.count(name), "EIO"), 2))
+
+
+@traced
+@pytest.mark.row("EIO from a system call (ptrace), of one of two workers too")
+def test_49_piece_that_cannot_be_read_back(world: World, sweep: Sweep) -> None:
+    """On a bad sector is nothing: that piece is fetched again, and no other."""
+    run = sweep.run("publish")
+    # Its umask lets others write to a part that is about to be published, so that all
+    # pieces are compared.
+    code, text = run.once("program:linkat:final:1", "kill")
+    assert code == -signal.SIGKILL, text
+    pieces = [
+        (piece.offset, piece.offset + piece.length)
+        for piece in parse((run.out / MANIFEST).read_bytes()).pieces
+    ]
+    before = len(world.origin.log.settle())
+    code, text = run.once("verifier:pread:part:2", "EIO")
+    assert code == 0, text
+    assert len(run.log(disturbed=True)) == 1
+    run.check_whole()
+    requests = world.origin.log.settle()[before:]
+    again = [refetched(requests, *piece) for piece in pieces]
+    # One byte for the answer's head: nothing seems to be missing then.
+    assert [n for n in again if n > 1] == [MIB]
 
 
 @traced
