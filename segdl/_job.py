@@ -382,8 +382,7 @@ class Job:
         plan = self.lanes.plan
         if plan is None or not pieces:
             return
-        for piece in pieces:
-            plan.forget(piece.offset, piece.length)
+        plan.forget((piece.offset, piece.length) for piece in pieces)
         self.phase = "transferring"
         self._verification.start(self.destination.part.path)
         self.lanes.fill()
