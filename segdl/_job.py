@@ -168,6 +168,7 @@ class Job:
 
     def _examined(self, _: None) -> None:
         destination, given = self.destination, self._verification.given
+        self._report_dropped()
         if self.request.filename is not None:
             self.path = destination.store.path
         if destination.published_before and given is None:
@@ -176,6 +177,12 @@ class Job:
             self.compare_existing()
         else:
             self.probe_again()
+
+    def _report_dropped(self) -> None:
+        store = self.destination.store
+        if store.dropped is not None:
+            self.report_retry(store.dropped)
+            store.dropped = None
 
     # --- probing ----------------------------------------------------------------------
 
@@ -248,6 +255,7 @@ class Job:
         self.path = destination.store.path
         self.total_bytes = answer.complete
         self._verification.expect(answer.digests)
+        self._report_dropped()
         if destination.taken or destination.published_before:
             self.compare_existing()
         elif destination.found is not None and destination.found.doubtful:
@@ -381,8 +389,7 @@ class Job:
         plan = self.lanes.plan
         if plan is None or not pieces:
             return
-        for piece in pieces:
-            plan.forget(piece.offset, piece.length)
+        plan.forget((piece.offset, piece.length) for piece in pieces)
         self.phase = "transferring"
         self._verification.start(self.destination.part.path)
         self.lanes.fill()

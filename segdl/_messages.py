@@ -343,11 +343,16 @@ class Lines:
     """Cut a stream of bytes into lines; an unfinished one waits for its rest."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # not joined: a Check may have megabytes
 
     def feed(self, data: bytes) -> list[bytes]:
         """Add what was read; give the lines that are whole."""
-        *whole, self._rest = (self._rest + data).split(b"\n")
+        first, *others = data.split(b"\n")
+        self._rest.append(first)
+        if not others:
+            return []
+        *whole, rest = [b"".join(self._rest), *others]
+        self._rest = [rest]
         return whole
 
 

@@ -17,6 +17,7 @@ request is to fetch. *lane*: the slot that fetches it, here only a number.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -105,9 +106,12 @@ class Plan:
                     f"done range {run.begin}-{run.end} overlaps another, or leaves "
                     f"the file of {size} bytes"
                 )
+            if run.begin > position or not self._done:
+                self._done.append((run.begin, run.end))
+            else:
+                self._done[-1] = (self._done[-1][0], run.end)
             if run.begin > position:
                 self._missing.append((position, run.begin))
-            _add_run(self._done, run.begin, run.end)
             self.done_bytes += run.length
             position = run.end
         if position < size:
@@ -120,8 +124,9 @@ class Plan:
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that no lane has been given."""
-        return sum(end - begin for begin, end in self._missing)
+        """Bytes that no lane has been given; asked for at every fill, so not summed."""
+        given = sum(segment.end - segment.begin for segment in self.segments.values())
+        return self.size - self.done_bytes - given
 
     @property
     def received_bytes(self) -> int:
@@ -227,22 +232,33 @@ class Plan:
         if segment.begin < segment.end:
             self._give_back(segment.begin, segment.end)
 
-    def forget(self, offset: int, length: int) -> None:
-        """Turn finished bytes that proved wrong into missing ones."""
-        end = offset + length
+    def forget(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """
+        Turn finished bytes that proved wrong into missing ones; O(n log n) for all.
+
+        Args:
+            ranges: (offset, length) of each; they must not overlap.
+        """
+        bad = deque(sorted((offset, offset + length) for offset, length in ranges))
         kept: list[tuple[int, int]] = []
-        for run_begin, run_end in self._done:
-            if run_end <= offset or end <= run_begin:
-                kept.append((run_begin, run_end))
-                continue
-            if run_begin < offset:
-                kept.append((run_begin, offset))
-            if end < run_end:
-                kept.append((end, run_end))
-            begin_bad, end_bad = max(run_begin, offset), min(run_end, end)
-            self.done_bytes -= end_bad - begin_bad
-            self._give_back(begin_bad, end_bad)
+        lost: list[tuple[int, int]] = []
+        for begin, end in self._done:
+            position = begin
+            while bad and bad[0][0] < end:
+                bad_begin, bad_end = max(bad[0][0], position), min(bad[0][1], end)
+                if bad_begin < bad_end:
+                    if position < bad_begin:
+                        kept.append((position, bad_begin))
+                    lost.append((bad_begin, bad_end))
+                    position = bad_end
+                if bad[0][1] > end:
+                    break  # its rest may be in the next run
+                bad.popleft()
+            if position < end:
+                kept.append((position, end))
         self._done = kept
+        self.done_bytes -= sum(end - begin for begin, end in lost)
+        self._missing = _joined(self._missing, lost)
 
     def splittable(self, busy: Iterable[int] = ()) -> int | None:
         """
@@ -283,6 +299,23 @@ def _worth_splitting(segment: Segment) -> bool:
     if not speed:
         return rest >= 2 * MIN_BLIND_SPLIT_BYTES
     return rest >= 2 * MIN_SPLIT_BYTES and rest / speed >= MIN_SPLIT_SECONDS
+
+
+def _joined(
+    runs: list[tuple[int, int]], more: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Merge sorted lists of runs; those of `more` are joined with their neighbours."""
+    joined: list[tuple[int, int]] = []
+    last_is_new = False
+    new = set(more)
+    for run in sorted(runs + more):
+        is_new = run in new
+        if joined and joined[-1][1] == run[0] and (is_new or last_is_new):
+            joined[-1] = (joined[-1][0], run[1])
+        else:
+            joined.append(run)
+        last_is_new = is_new
+    return joined
 
 
 def _add_run(runs: list[tuple[int, int]], begin: int, end: int) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from errno import ESTALE
 from hashlib import sha256
 from pathlib import Path
+from stat import S_IFREG
 
 from segdl import _fs
 from segdl._headers import Validator
@@ -24,6 +25,7 @@ from segdl._manifest import (
     Manifest,
     Piece,
     find_manifests,
+    is_blank,
     load,
     needs_verification,
 )
@@ -87,6 +89,9 @@ class Store:
 
     Raises:
         StorageError: The directory can't be made or used.
+
+    Attributes:
+        dropped: Why `look` removed what an earlier run left.
     """
 
     def __init__(self, path: str, durability: str) -> None:
@@ -97,6 +102,7 @@ class Store:
         self.manifest: Manifest | None = None
         self.published = False
         self.published_url_sha256: str | None = None
+        self.dropped: str | None = None
 
     @property
     def path(self) -> str:
@@ -189,6 +195,7 @@ class Store:
         if not self.directory.exists(self.part_name):
             self._drop_lone_manifest()
             return None
+        private = self._part_is_private()
         self.part = _fs.PartFile.open_existing(
             self.directory, self.part_name, final_name=name
         )
@@ -204,6 +211,9 @@ class Store:
             )
         except ManifestError as exc:
             path = self.part.path
+            if private and is_blank(self.directory, self.manifest_name):
+                self._drop_blank()
+                return None
             self.release()
             raise DestinationExists(
                 f"{exc}, so what is in {path} can't be trusted (remove both, or save "
@@ -441,7 +451,9 @@ class Store:
         try:
             header = load(self.directory, self.manifest_name).header
         except ManifestError:
-            return  # somebody else's file: `create` will refuse to replace it
+            if is_blank(self.directory, self.manifest_name):
+                self.directory.unlink(self.manifest_name)
+            return  # else somebody else's file: `create` will refuse to replace it
         there = self.directory.stat(self.name)
         self.directory.unlink(self.manifest_name)
         # The size too: ext4 gives inode numbers out again.
@@ -451,6 +463,23 @@ class Store:
             header.size,
         ):
             self.published_url_sha256 = header.url_sha256
+
+    def _part_is_private(self) -> bool:
+        """Whether the part has the mode and the one name that segdl gave it."""
+        found = self.directory.stat(self.part_name)
+        return found is not None and (
+            (found.st_mode, found.st_nlink) == (S_IFREG | 0o600, 1)
+        )
+
+    def _drop_blank(self) -> None:
+        """Remove a part whose manifest a power cut took: no record is lost by that."""
+        assert self.part is not None
+        self.dropped = (
+            f"{self.directory.path_of(self.manifest_name)} holds nothing, as after a "
+            f"power cut, so what is in {self.part.path} can't be trusted; starting over"
+        )
+        self.discard()
+        self.directory.unlink(self.manifest_name)
 
     def _refuse_lone_part(self) -> None:
         """Drop a part that was never written; refuse one that was."""

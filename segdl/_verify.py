@@ -27,7 +27,7 @@ from segdl._messages import (
     Message,
     failure_to_json,
 )
-from segdl.errors import SegdlError
+from segdl.errors import SegdlError, StorageError
 
 SLICE_BYTES = 4 << 20
 _READ_BYTES = 1 << 20
@@ -78,10 +78,18 @@ class _CheckJob:
         self.bad: list[tuple[int, int]] = []
 
     def step(self, buffer: memoryview) -> Message | None:
-        """Check one piece; give the result after the last one."""
+        """
+        Check one piece; give the result after the last one.
+
+        One that can't be read is not there: written again, it gets another sector.
+        """
         if self.left:
             offset, length, expected = self.left.popleft()
-            if self._xxh3(buffer, offset, length) != expected:
+            try:
+                right = self._xxh3(buffer, offset, length) == expected
+            except StorageError:
+                right = False
+            if not right:
                 self.bad.append((offset, length))
         return None if self.left else Checked(self.job, self.bad, None)
 

@@ -33,6 +33,8 @@ What a crash can leave, and what it means:
     manifest, no part, NAME has  died after publish: remove the manifest, done
       the header's (dev, ino)
     manifest, no part            somebody removed the part: start over
+    manifest empty, or zeros     power cut, nothing was flushed: start over, if all is
+                                   private and has one name, else refuse
 
 The file is input like any other: whoever can write it can lie about checksums, but
 cannot make it crash segdl, exhaust memory, or reach outside of the file's size.
@@ -43,6 +45,7 @@ from __future__ import annotations
 from segdl._manifest._load import (
     LoadedManifest,
     find_manifests,
+    is_blank,
     load,
     needs_verification,
     parse,
@@ -58,6 +61,7 @@ __all__ = [
     "PieceTable",
     "Run",
     "find_manifests",
+    "is_blank",
     "load",
     "needs_verification",
     "parse",

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
+from stat import S_IMODE, S_ISREG
 from typing import Any
 
 from segdl import _fs
@@ -122,6 +122,25 @@ def load(directory: _fs.Directory, name: str) -> LoadedManifest:
     except ManifestError as exc:
         path = directory.path_of(name)
         raise ManifestError(f"{path} cannot be used: {exc}") from exc
+
+
+def is_blank(directory: _fs.Directory, name: str) -> bool:
+    """
+    Tell whether a file that has a manifest's name and mode is empty, or only zeros.
+
+    A power cut leaves that of a manifest which was not flushed.
+
+    Raises:
+        StorageError: It cannot be read, or could be somebody else's.
+    """
+    found = directory.stat(name)
+    if (
+        found is None
+        or (S_IMODE(found.st_mode), found.st_nlink) != (0o600, 1)
+        or found.st_size > MAX_FILE_BYTES
+    ):
+        return False
+    return not _fs.read_capped(directory, name, MAX_FILE_BYTES).strip(b"\0")
 
 
 def find_manifests(directory: Path) -> list[str]:

@@ -174,6 +174,30 @@ def test_49_input_output_error(sweep: Sweep, full: bool) -> None:
 
 
 @traced
+@pytest.mark.row("EIO from a system call (ptrace), of one of two workers too")
+def test_49_piece_that_cannot_be_read_back(world: World, sweep: Sweep) -> None:
+    """On a bad sector is nothing: that piece is fetched again, and no other."""
+    run = sweep.run("publish")
+    # Its umask lets others write to a part that is about to be published, so that all
+    # pieces are compared.
+    code, text = run.once("program:linkat:final:1", "kill")
+    assert code == -signal.SIGKILL, text
+    pieces = [
+        (piece.offset, piece.offset + piece.length)
+        for piece in parse((run.out / MANIFEST).read_bytes()).pieces
+    ]
+    before = len(world.origin.log.settle())
+    code, text = run.once("verifier:pread:part:2", "EIO")
+    assert code == 0, text
+    assert len(run.log(disturbed=True)) == 1
+    run.check_whole()
+    requests = world.origin.log.settle()[before:]
+    again = [refetched(requests, *piece) for piece in pieces]
+    # One byte for the answer's head: nothing seems to be missing then.
+    assert [n for n in again if n > 1] == [MIB]
+
+
+@traced
 @pytest.mark.timeout(3600)
 @pytest.mark.row("calls cut to half, interrupted, or claimed and not made (ptrace)")
 def test_50_short_write(sweep: Sweep, full: bool) -> None:

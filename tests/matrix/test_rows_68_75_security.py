@@ -109,6 +109,8 @@ def with_format(data: bytes, number: int) -> bytes:
     return framed({**header, "format": number}, *others)
 
 
+STARTS_OVER = "holds nothing, as after a power cut"
+
 # What is done to the manifest's bytes, and why it can't be used then: None when it can.
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str | None]] = {
     "torn": (lambda data: data[:-5], None),
@@ -122,9 +124,11 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str | None]] = {
         None,
     ),
     "bit of the header": (lambda data: flip(data, 60), "a checksum is wrong"),
-    "all zeros": (lambda data: bytes(len(data)), "cannot be used"),
+    "all zeros": (lambda data: bytes(len(data)), STARTS_OVER),
     "10 GB of zeros": (lambda _: b"", "cannot be used"),
-    "empty": (lambda _: b"", "is empty"),
+    "empty": (lambda _: b"", STARTS_OVER),
+    "empty, of another mode": (lambda _: b"", "is empty"),
+    "zeros but for the end": (lambda data: bytes(len(data)) + b"\n", "cannot be used"),
     "of a later version": (lambda data: with_format(data, 2), "format 2"),
     "another program's": (lambda _: bytes(range(256)) * 9, "cannot be used"),
 }
@@ -133,7 +137,12 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str | None]] = {
 @pytest.mark.row("bytes of the manifest are cut, added, flipped or zeroed")
 @pytest.mark.parametrize("how", DAMAGES)
 def test_68_damaged_manifest(world: World, how: str) -> None:
-    """Its good beginning is used; without one the part is neither used nor removed."""
+    """
+    Its good beginning is used; without one the part is neither used nor removed.
+
+    But where a power cut left nothing of the manifest there is no record to lose: the
+    reference's row 68 and section 5.4 let that start over, with a message.
+    """
     url = world.url(SIZE)
     recorded = leave_some(world, url)
     path = world.out / MANIFEST
@@ -141,6 +150,8 @@ def test_68_damaged_manifest(world: World, how: str) -> None:
     path.write_bytes(change(path.read_bytes()))
     if how.startswith("10 GB"):
         os.truncate(path, 10 << 30)
+    if how == "empty, of another mode":
+        path.chmod(0o644)
     pieces = recorded_pieces(world) if reason is None else []
     before = seen(world)
     tracemalloc.start()
@@ -155,6 +166,12 @@ def test_68_damaged_manifest(world: World, how: str) -> None:
         assert 0 < task.resumed_size <= recorded
         assert task.resumed_size == sum(end - begin for begin, end in pieces)
         assert [refetched(requests, *piece) for piece in pieces] == [0] * len(pieces)
+    elif reason == STARTS_OVER:
+        world.whole(task)
+        assert task.resumed_size == 0
+        (told,) = world.told("retry")
+        assert reason in told["reason"]
+        assert "starting over" in told["reason"]
     else:
         world.failed(task, DestinationExists, reason, "remove both")
         assert requests == ()

@@ -187,15 +187,17 @@ class PlanMachine(RuleBasedStateMachine):
         del self.positions[lane], self.speeds[lane]
 
     @precondition(lambda self: self.cells)
-    @rule(at=st.integers(0, 2600), length=st.integers(1, 400))
-    def forget(self, at: int, length: int) -> None:
-        """Of a range that is forgotten, what was done is missing."""
-        at = min(at, len(self.cells) - 1)
-        length = min(length, len(self.cells) - at)
-        self.plan.forget(at * KIB, length * KIB)
-        for cell in range(at, at + length):
-            if self.cells[cell] == DONE:
-                self.cells[cell] = MISSING
+    @rule(cuts=st.lists(st.integers(0, 2600), max_size=8), data=st.data())
+    def forget(self, cuts: list[int], data: st.DataObject) -> None:
+        """Of ranges that are forgotten, in any order, what was done is missing."""
+        borders = sorted({min(cut, len(self.cells)) for cut in cuts})
+        chosen = data.draw(st.permutations(list(pairwise(borders))))
+        chosen = chosen[: data.draw(st.integers(0, len(chosen)))]
+        self.plan.forget((a * KIB, (b - a) * KIB) for a, b in chosen)
+        for begin, end in chosen:
+            for cell in range(begin, end):
+                if self.cells[cell] == DONE:
+                    self.cells[cell] = MISSING
 
     @rule(data=st.data())
     def splittable(self, data: st.DataObject) -> None:

@@ -241,7 +241,9 @@ def test_a_part_that_somebody_removed(
         assert (tmp_path / NAME).read_bytes() == destination
 
 
-@pytest.mark.parametrize("data", [b"", b"\0" * 5000, b"00000000 {}\n", b"hello\n"])
+@pytest.mark.parametrize(
+    "data", [b"\0" * 5000 + b"x", b"\n", b"00000000 {}\n", b"hello\n"]
+)
 def test_a_manifest_that_is_damaged(
     tmp_path: Path, open_store: OpenStore, data: bytes
 ) -> None:
@@ -255,6 +257,42 @@ def test_a_manifest_that_is_damaged(
     assert names(tmp_path) == [PART, MANIFEST]
     assert (tmp_path / PART).read_bytes() == kept
     assert store.part is None
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 5000])
+@pytest.mark.parametrize("odd", ["", "part", "manifest", "link"])
+def test_a_manifest_that_is_blank(
+    tmp_path: Path, open_store: OpenStore, data: bytes, odd: str
+) -> None:
+    """With nothing in the manifest all begins anew, where both files are segdl's."""
+    begun(open_store, 0, 1).close()
+    (tmp_path / MANIFEST).write_bytes(data)
+    if odd == "link":
+        (tmp_path / "other").hardlink_to(tmp_path / MANIFEST)
+    elif odd:
+        (tmp_path / (PART if odd == "part" else MANIFEST)).chmod(0o644)
+    there = names(tmp_path)
+    store = open_store()
+    if odd:
+        with pytest.raises(DestinationExists, match=r"cannot be used: .*remove both"):
+            store.look(NAME)
+        assert names(tmp_path) == there
+        assert store.dropped is None
+    else:
+        assert store.look(NAME) is None
+        assert names(tmp_path) == []
+        assert "holds nothing" in (store.dropped or "")
+        store.create(header())
+        write(store, 0)
+
+
+def test_a_blank_manifest_alone(tmp_path: Path, open_store: OpenStore) -> None:
+    """What a removal that was cut short leaves is removed."""
+    begun(open_store, 0).close()
+    (tmp_path / PART).unlink()
+    (tmp_path / MANIFEST).write_bytes(b"")
+    store = open_store()
+    assert (store.look(NAME), store.dropped, names(tmp_path)) == (None, None, [])
 
 
 def test_a_torn_record(tmp_path: Path, open_store: OpenStore) -> None:
