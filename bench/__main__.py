@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             repeat=args.repeat or (3 if args.quick else 5),
             quick=args.quick,
             directory=Path(directory),
+            before=args.before,
         )
         machine = describe(settings.directory)
         print(f"# segdl: {show_size(size)}, {', '.join(names)}\n")
@@ -94,6 +95,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--size", type=parse_size, help="of the large file (4G; quick: 256M)")
     add("--only", choices=SCENARIOS, action="append", help="may be repeated")
     add("--dir", type=Path, help="where files are written; on a disk")
+    earlier = "another checkout with its .venv, beside this in http and https"
+    add("--before", type=Path, metavar="DIR", help=earlier)
     add("--json", type=Path, metavar="FILE", help="write the figures to this one too")
     return parser.parse_args(argv)
 

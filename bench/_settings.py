@@ -17,12 +17,14 @@ class Settings:
         repeat: Runs of each contender.
         quick: Smaller files and counts, to see that everything works.
         directory: For all files; on a disk.
+        before: A checkout of an earlier segdl with its environment, None for none.
     """
 
     size: int
     repeat: int
     quick: bool
     directory: Path
+    before: Path | None = None
 
     def say(self, text: str) -> None:
         """Tell how far it is, on standard error."""

@@ -26,6 +26,7 @@ from bench._settings import Settings
 
 SEGDL = "segdl"
 SEGDL_PLAIN = "segdl --durability none"
+SEGDL_BEFORE = "segdl before"
 CURL = "curl"
 ARIA2 = "aria2c"
 
@@ -33,20 +34,23 @@ OUTPUT = "output.bin"
 _ARIA2_FLAGS = ("-x16", "-s16", "-k1M", "--file-allocation=none")
 
 # Segdl's wall time over theirs, at most.
-_LIMITS = {CURL: 0.8, ARIA2: 0.6}
+_LIMITS = {CURL: 0.8, ARIA2: 0.6, SEGDL_BEFORE: 1.03}
 
 
 class WrongBytes(Exception):
     """A contender failed, or its file is not the one that was served."""
 
 
-def commands(url: str, ca_file: str | None) -> dict[str, list[str]]:
+def commands(
+    url: str, ca_file: str | None, before: Path | None = None
+) -> dict[str, list[str]]:
     """
     Give the contenders that are installed, each saving `OUTPUT` where it runs.
 
     Args:
         url: What to fetch.
         ca_file: What they have to trust, None for http.
+        before: A checkout of another segdl with its environment, None for none.
     """
     get = segdl_command("get", "--no-progress", "-q", "-o", OUTPUT)
     # Without the configuration of the user.
@@ -57,6 +61,10 @@ def commands(url: str, ca_file: str | None) -> dict[str, list[str]]:
         curl += ["--cacert", ca_file]
         aria2 += [f"--ca-certificate={ca_file}"]
     found = {SEGDL: [*get, url], SEGDL_PLAIN: [*get, "--durability", "none", url]}
+    if before is not None:
+        where = before.resolve()
+        python = str(where / ".venv" / "bin" / "python")
+        found[SEGDL_BEFORE] = ["env", f"PYTHONPATH={where}", python, *get[1:], url]
     if shutil.which(CURL):
         found[CURL] = [*curl, url]
     if shutil.which(ARIA2):
@@ -72,12 +80,16 @@ class Bench:
         nginx: It serves the file's directory.
         source: The file.
         directory: Where the contenders run; emptied before each.
+        before: As `commands` takes it.
     """
 
-    def __init__(self, nginx: Nginx, source: Path, directory: Path) -> None:
+    def __init__(
+        self, nginx: Nginx, source: Path, directory: Path, before: Path | None
+    ) -> None:
         self.nginx = nginx
         self.source = source
         self.directory = directory
+        self._before = before
 
     @property
     def url(self) -> str:
@@ -86,7 +98,7 @@ class Bench:
 
     def commands(self) -> dict[str, list[str]]:
         """Give the contenders' command lines."""
-        return commands(self.url, self.nginx.ca_file)
+        return commands(self.url, self.nginx.ca_file, self._before)
 
     def timed(self, command: list[str]) -> Usage:
         """
@@ -145,7 +157,7 @@ def bench(settings: Settings, size: int, scheme: str = "http") -> Iterator[Bench
     tls = make_certificate(settings.directory) if scheme == "https" else None
     try:
         with Nginx(files, workers=2, tls=tls, access_log=False) as nginx:
-            yield Bench(nginx, source, target)
+            yield Bench(nginx, source, target, settings.before)
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
@@ -168,6 +180,7 @@ def run(settings: Settings, scheme: str) -> Section:
             "peak PSS MiB",
             "/ curl",
             "/ aria2c",
+            "/ before",
         ),
     )
     with bench(settings, settings.size, scheme) as made:
@@ -175,7 +188,7 @@ def run(settings: Settings, scheme: str) -> Section:
         section.notes += [
             f"{name} is not installed, and left out"
             for name in _LIMITS
-            if name not in contenders
+            if name not in contenders and name != SEGDL_BEFORE
         ]
         try:
             runs = _rounds(made, contenders, settings)
