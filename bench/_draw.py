@@ -133,7 +133,7 @@ KINDS: dict[str, Kind] = {
     "slow": Kind(query=_once("slow=2M"), weight=2),
     "hang": Kind(query=_fixed("f=hang@,1")),
     "headerhang": Kind(query=_fixed("f=headerhang@,1")),
-    "garbage": Kind(query=_counted("f=garbage@,{times}")),
+    "garbage": Kind(query=_fixed("f=garbage@,1")),
     "interim": Kind(query=_fixed("f=interim=3")),
     "500": Kind(query=_counted("f=status=500@,{times}"), weight=2),
     "503": Kind(query=_counted("f=status=503:retry=0@,{times}"), weight=2),

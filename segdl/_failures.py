@@ -24,6 +24,7 @@ from segdl._retry import Action
 from segdl._sources import Lane, Source
 from segdl.errors import (
     ProtocolError,
+    RangeMismatch,
     SegdlError,
     StatusError,
     TransferError,
@@ -100,7 +101,7 @@ class Failures:
         source.round += 1
         source.attempt += 1
         again_the_same = source.refused == str(error)
-        source.refused = str(error) if isinstance(error, ProtocolError) else None
+        source.refused = str(error) if _breaks_rules(error) else None
         if again_the_same or source.attempt > self._config.retry_times:
             self._source_over(source, error, Action.FATAL)
             return
@@ -158,3 +159,8 @@ class Failures:
         others = (each.source for each in self._lanes.living() if each.answered)
         alone = lane.source not in others
         return self._sources.refused(lane, error, alone=alone) and not alone
+
+
+def _breaks_rules(error: SegdlError) -> bool:
+    """Whether an answer was no HTTP, or unfit; a wrong range is maybe one backend's."""
+    return isinstance(error, ProtocolError) and not isinstance(error, RangeMismatch)
