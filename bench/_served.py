@@ -31,6 +31,7 @@ class Served:
         shown: In words, its kind first.
         files: The directory it serves; None for one that computes its content.
         reload: Has it begin anew with the next connection, where it can.
+        retry_delay: In seconds, of an engine that is to get on with it.
     """
 
     base: str
@@ -39,6 +40,7 @@ class Served:
     shown: str
     files: Path | None = None
     reload: Callable[[], None] | None = None
+    retry_delay: float = 0.05
 
 
 @contextlib.contextmanager
@@ -78,4 +80,7 @@ def nginx(draw: random.Random, tls: TlsFiles, directory: Path) -> Iterator[Serve
             shown=f"nginx {scheme} {extra}",
             files=files,
             reload=server.reload,
+            # It counts a connection until it has noticed its end, which takes it
+            # hundreds of milliseconds: so long others get a 503.
+            retry_delay=0.5 if "limit_conn" in extra else 0.05,
         )

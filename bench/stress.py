@@ -202,7 +202,7 @@ class Round:
         self._directory = directory
         self._draw = random.Random(name)
         self._kills = _KILLS_A_ROUND
-        self._settings = self._drawn_settings(server.ca_file)
+        self._settings = self._drawn_settings(server)
         drawn = (
             specs(self._draw, self._settings["retry_times"])
             if server.files is None
@@ -257,19 +257,19 @@ class Round:
 
     # --- what happens -----------------------------------------------------------------
 
-    def _drawn_settings(self, ca_file: str | None) -> dict[str, Any]:
+    def _drawn_settings(self, server: Served) -> dict[str, Any]:
         draw = self._draw
         return {
             "max_workers": draw.randint(2, 8),
             "processes": draw.choice(["auto", "auto", 0, 1, 2]),
             "connections": draw.choice(["auto", "auto", 1, 4, 16]),
             "retry_times": draw.randint(2, 4),
-            "retry_delay": 0.05,
+            "retry_delay": server.retry_delay,
             "timeout": draw.choice([2, 3]),
             "progress_interval": 0.05,
             "durability": draw.choice(["none", "publish", "checkpoint"]),
             "io": draw.choice(["auto", "buffered", "direct"]),
-            "ca_file": ca_file,
+            "ca_file": server.ca_file,
         }
 
     def _new_engine(self) -> DownloadEngine:

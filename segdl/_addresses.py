@@ -15,6 +15,8 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 # All that IANA has given out for global unicast (RFC 4291 s2.4): loopback, link-local,
 # unique local, site-local, multicast and what is reserved lie outside of it.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
+# Of Azure's platform: a service of the host, though the address is a public one.
+_OF_THE_HOST = frozenset({IPv4Address("168.63.129.16")})
 # A translator behind such an address connects to the IPv4 address in its last 32 bits
 # (RFC 6052 s2.1).
 _TRANSLATED = IPv6Network("64:ff9b::/96")
@@ -50,7 +52,9 @@ def is_public(address: str) -> bool:
 
 def _is_public_v4(address: IPv4Address) -> bool:
     # Multicast counts as global to the standard library; no HTTP server is there.
-    return address.is_global and not address.is_multicast
+    return (
+        address.is_global and not address.is_multicast and address not in _OF_THE_HOST
+    )
 
 
 def _embedded(address: IPv6Address) -> IPv4Address | None:

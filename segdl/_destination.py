@@ -21,6 +21,7 @@ from segdl._names import SafeName, safe_name
 from segdl._plan import piece_size
 from segdl._request import Request
 from segdl._store import Found, Store, new_header, url_digest
+from segdl._urls import strip_secrets
 from segdl.errors import DestinationBusy, DestinationExists
 
 
@@ -184,6 +185,7 @@ class Destination:
         elif (
             found is not None
             and not whole
+            and self._is_of_the_file(found)
             and self._fits(found, size, validator, mirror=mirror)
         ):
             store.check_space(size or 0)
@@ -200,6 +202,22 @@ class Destination:
             self.found = None
             store.restart(header)
         self.owned = True
+
+    def _is_of_the_file(self, found: Found) -> bool:
+        """
+        Whether an earlier run's URL and this one may lead to the same file.
+
+        A validator tells versions of one resource apart, and says nothing of two
+        (RFC 9110 s8.8.3): nginx gives equal tags to files of equal time and size.
+        """
+        request = self._request
+        return (
+            self._is_own(found)
+            or self._verified
+            or request.new_link
+            or request.new_url is not None
+            or strip_secrets(request.urls[0]) == found.header.url
+        )
 
     def _fits(
         self, found: Found, size: int | None, validator: Validator, *, mirror: bool
@@ -220,4 +238,9 @@ class Destination:
         if found.header.size != size:
             return f"its length is {found.header.size}, not {size}"
         changed = found.header.validator.disagreement(validator)
+        if changed is None and not self._is_of_the_file(found):
+            return (
+                "another URL is taken for another file (say that it is a new link to "
+                "the same one with `segdl resume --url`, or give a checksum)"
+            )
         return changed or "nothing proves that this is the same file"

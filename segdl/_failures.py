@@ -100,8 +100,8 @@ class Failures:
             return
         source.round += 1
         source.attempt += 1
-        again_the_same = source.refused == str(error)
-        source.refused = str(error) if _breaks_rules(error) else None
+        again_the_same = source.broke_rules == str(error)
+        source.broke_rules = str(error) if _breaks_rules(error) else None
         if again_the_same or source.attempt > self._config.retry_times:
             self._source_over(source, error, Action.FATAL)
             return
@@ -119,7 +119,7 @@ class Failures:
     def _resolve(self, source: Source) -> None:
         """Find out anew where a link leads: of the URL given, or of a new one."""
         source.effective_url = None
-        if self._lanes.request.new_url is not None and not self._sources.on_mirror:
+        if self._lanes.request.new_url is not None and source is self._sources.first:
             source.renewing = True
             self._owner.renew_link()
         else:
@@ -137,7 +137,7 @@ class Failures:
             if not replaced:
                 self._owner.source_failed(error, action if changed else Action.FATAL)
                 return
-        source.aside, source.lied = True, changed
+        self._sources.put_aside(source, lied=changed)
         self._owner.report_retry(f"{error}; going on with the others")
         self._lanes.stop_those_of(source)
         if changed:
@@ -155,9 +155,10 @@ class Failures:
         return not lane.follow and lane.url != lane.source.effective_url
 
     def _was_refused(self, lane: Lane, error: SegdlError) -> bool:
-        """Whether a lane was one too many, since others of its source live."""
-        others = (each.source for each in self._lanes.living() if each.answered)
-        alone = lane.source not in others
+        """Whether a lane was one too many, since others of its origin live."""
+        # An origin's, not a source's: a link leads from one origin to another.
+        others = (each.limits for each in self._lanes.living() if each.answered)
+        alone = lane.limits not in others
         return self._sources.refused(lane, error, alone=alone) and not alone
 
 

@@ -11,7 +11,7 @@
 
 A job lives on the scheduler's thread, and waits for nothing: what waits for the disk
 goes through `crew.offload`, requests through its lanes, digests to the verifier.
-Only one helper thread is at work for a job at a time.
+Only one helper thread is at work on a job's files at a time.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ from segdl.errors import (
 # A 200 to a range is asked again so often: caches do that on a miss.
 _WHOLE_ANSWERS = 2
 _CHECKPOINT_SECONDS = 5.0
-_VERIFIER_LOSSES = 2
 
 
 class Job:
@@ -125,9 +124,9 @@ class Job:
     def start(self) -> None:
         """Begin, on disk: what is there already decides what is asked for."""
         if self.request.new_url is not None:
-            self._offload(self.request.renewed, self._got_first_link)
+            self._ask_for_link(self._got_first_link)
         else:
-            self._offload(self.destination.examine, self._examined)
+            self.offload(self.destination.examine, self._examined)
 
     def stop(self) -> None:
         """End in good order; what is there stays resumable."""
@@ -142,6 +141,11 @@ class Job:
         """
         self._publishable = False
         return self.phase != "publishing"
+
+    def abandon(self) -> None:
+        """Let go of the files; the scheduler has ended, and nothing else will."""
+        if self.destination.is_open:
+            self.destination.store.close()
 
     def discard(self) -> None:
         """End, and remove part and manifest."""
@@ -164,7 +168,7 @@ class Job:
         self.request = request
         self.lanes.use_link(request)
         self.destination = self._new_destination()
-        self._offload(self.destination.examine, self._examined)
+        self.offload(self.destination.examine, self._examined)
 
     def _examined(self, _: None) -> None:
         destination, given = self.destination, self._verification.given
@@ -215,7 +219,7 @@ class Job:
         """Take the head of the probe's answer."""
         if answer.ranges or self._accepts_whole(answer):
             self._answer = answer
-            self._offload(
+            self.offload(
                 lambda: self.destination.prepare(
                     answer,
                     whole=self.lanes.whole,
@@ -324,7 +328,7 @@ class Job:
         if self.phase == "transferring" and not self._offloaded:
             store = self.destination.store
             covered = store.recorded
-            self._offload(lambda: store.checkpoint(covered), lambda _: None)
+            self.offload(lambda: store.checkpoint(covered), lambda _: None)
 
     def source_failed(self, error: SegdlError, action: Action) -> None:
         """Start over when the file changed once, turn to a mirror, or fail."""
@@ -356,7 +360,7 @@ class Job:
         ):
             error.message += (
                 "; if the link has expired, a new one goes on with what is there: "
-                f"segdl resume {self.destination.store.name} --url URL"
+                f"segdl resume {self.destination.store.path} --url URL"
             )
         return error
 
@@ -367,7 +371,20 @@ class Job:
             self.request = request
             self.lanes.use_link(request)
 
-        self._offload(self.request.renewed, renewed)
+        self._ask_for_link(renewed)
+
+    def _ask_for_link(self, done: Callable[[Request], None]) -> None:
+        """Call the caller's function, which may take long: nothing waits for it."""
+
+        def back(request: Request, error: SegdlError | None) -> None:
+            if self._ending is not None:
+                return
+            if error is not None:
+                self.fail(error)
+            else:
+                done(request)
+
+        self._crew.offload(self, self.request.renewed, back)
 
     def pieces_doubted(self, doubted: Callable[[int], bool]) -> None:
         """Have pieces fetched again that a source brought which can't be trusted."""
@@ -411,7 +428,7 @@ class Job:
             self.probe_again()
         else:
             again = self.destination.look_again
-            self._offload(again, lambda _: self.probe_again())
+            self.offload(again, lambda _: self.probe_again())
 
     # --- verifying --------------------------------------------------------------------
 
@@ -476,11 +493,14 @@ class Job:
                 self._ending = completed  # also when it was to stop meanwhile
             self._end(completed)
 
-        self.once_idle(
-            lambda: self._offload(
-                lambda: store.publish(size, overwrite=overwrite), published, final=True
-            )
-        )
+        def publish() -> None:
+            plan = self.lanes.plan
+            # Pieces may have been doubted while a helper was at work on the store.
+            if plan is None or plan.finished:
+                work = lambda: store.publish(size, overwrite=overwrite)  # noqa: E731
+                self.offload(work, published, final=True)
+
+        self.once_idle(publish)
 
     def _end(self, outcome: Outcome) -> None:
         """Begin to end: the lanes stop, and write what they hold."""
@@ -544,7 +564,7 @@ class Job:
         else:
             call()
 
-    def _offload(
+    def offload(
         self,
         work: Callable[[], Any],
         done: Callable[[Any], None],

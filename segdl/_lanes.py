@@ -128,8 +128,8 @@ class Lanes:
     def use_link(self, request: Request) -> None:
         """Go on with a link that was made anew, in place of one that expired."""
         self.request = request
-        base = self.sources.base
-        base.url, base.effective_url, base.renewing = request.urls[0], None, False
+        first = self.sources.first
+        first.url, first.effective_url, first.renewing = request.urls[0], None, False
         if self._part is not None:
             self.go_on()
 
@@ -307,7 +307,7 @@ class Lanes:
         now = self._crew.now()
         if received > lane.received and not self.whole:
             lane.source.attempt = 0  # progress refills the budget
-            lane.source.refused = None
+            lane.source.broke_rules = None
             if lane.url == lane.source.effective_url:
                 lane.source.resolved_again = False
         self.received_bytes += received - lane.received
@@ -421,7 +421,7 @@ class Lanes:
             if_range=if_range,
             part=part,
         )
-        self._crew.fetch(self._job, fetch, None if complete is None else complete)
+        self._crew.fetch(self._job, fetch, complete)
 
     def _accept_probe(self, probe: int, part: PartRef) -> None:
         """Let the held lane write what it asked for, as far as it is missing."""

@@ -130,7 +130,7 @@ class OriginLimits:
             now: Monotonic time in seconds.
             alone: Whether the job has no other connection that lives.
         """
-        if not self._answered or job in self._unlucky:
+        if not self._answered or (alone and job in self._unlucky):
             return
         if alone and sum(self._open.values()) < self._borne:
             if self._taught_by == job:

@@ -27,7 +27,10 @@ class Request:
         urls: The URL, then its mirrors; without userinfo. The first is empty until
             `renewed`, where a function gives it.
         new_url: The caller's function that gives the URL; None where there is none.
+        new_link: Whether the URL is said to be a new link to the file that an earlier
+            run left under this name.
         headers: Request headers for the first URL's origin.
+        own_headers: Those of them that the caller gave; others come with the URL.
         directory: To save in; absolute.
         filename: Name to save as, None to take it from the answer.
         digest: What the caller expects, None for nothing.
@@ -38,6 +41,7 @@ class Request:
 
     urls: tuple[str, ...]
     headers: Mapping[str, str]
+    own_headers: Mapping[str, str]
     directory: str
     filename: SafeName | None
     digest: Digest | None
@@ -45,6 +49,7 @@ class Request:
     connections: int | str
     max_bytes: int | None = None
     new_url: Callable[[], str] | None = None
+    new_link: bool = False
 
     @property
     def identity(self) -> str:
@@ -93,7 +98,7 @@ class Request:
                 "the function that was given as url returned "
                 f"{type(given).__name__}, not a string"
             )
-        url, fields = _checked_url(given, dict(self.headers))
+        url, fields = _checked_url(given, dict(self.own_headers))
         return replace(self, urls=(url, *self.urls[1:]), headers=fields)
 
 
@@ -106,6 +111,7 @@ def checked_request(
     connections: int | Literal["auto"] | None = None,
     new_url: Callable[[], str] | None = None,
     max_bytes: int | None = None,
+    new_link: bool = False,
 ) -> Request:
     """
     Check what a user asks for.
@@ -119,13 +125,15 @@ def checked_request(
         connections: Instead of the engine's, None for that.
         new_url: Gives the URL when it is needed, instead of the task's.
         max_bytes: Instead of the engine's, None for that.
+        new_link: As in `Request`.
 
     Raises:
         UsageError: Something can't work; the message says what to do.
     """
-    url, fields = "", _urls.validate_headers(task.headers)
+    own = _urls.validate_headers(task.headers)
+    url, fields = "", own
     if new_url is None:
-        url, fields = _checked_url(task.url, fields)
+        url, fields = _checked_url(task.url, own)
     elif not callable(new_url):
         raise UsageError(
             "url is a string, or a function that gives one, not "
@@ -144,6 +152,7 @@ def checked_request(
     return Request(
         urls=(url, *others),
         headers=fields,
+        own_headers=own,
         directory=_absolute(task.output_path),
         filename=None if task.filename is None else checked_name(task.filename),
         digest=None if checksum is None else _computable(checksum),
@@ -151,6 +160,7 @@ def checked_request(
         connections=config.connections,
         max_bytes=config.max_bytes,
         new_url=new_url,
+        new_link=new_link,
     )
 
 

@@ -7,7 +7,8 @@
                      └──────────────────────────────┘
 
 Everything a job does happens here, with the engine's lock held, so that the methods
-of the API, on other threads, see whole states. Nothing here waits for disk or network.
+of the API, on other threads, see whole states. Nothing here waits for the network, nor
+for the disk but to append to a manifest, and to write it anew when a mirror lied.
 
 A worker that dies: its sentinel fires; what it had already sent is read and counts;
 its lanes are lost, so the bytes they had not recorded are missing again; the next
@@ -24,7 +25,7 @@ import random
 import selectors
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import ExitStack
 from itertools import count
@@ -113,6 +114,9 @@ class Scheduler:
         self._limit_rate = config.limit_rate
         self._shares: dict[int, float | None] = {}
         self._stopping = False
+        # Helper threads at work for each job; and whether they have anybody to tell.
+        self._helping: Counter[Job] = Counter()
+        self._ended = False
         self._wake_lock = threading.Lock()
         self._thread = threading.Thread(
             target=self._run, name="segdl-engine", daemon=True
@@ -223,13 +227,28 @@ class Scheduler:
                 error = _unexpected(exc)
                 _log_unexpected("a job's work on the disk", exc)
             self.post(lambda: self._for_job(job, done, result, error))
+            self._helped(job)
 
+        with self._wake_lock:
+            self._helping[job] += 1
         thread = threading.Thread(target=run, name="segdl-disk", daemon=True)
         try:
             start_without_signals(thread)
         except RuntimeError as exc:
             refused = not_started(exc)
             self.post(lambda: self._for_job(job, done, None, refused))
+            self._helped(job)
+
+    def _helped(self, job: Job) -> None:
+        """A helper thread is done; the last one lets go, once nobody else can."""
+        with self._wake_lock:
+            self._helping[job] -= 1
+            if self._helping[job]:
+                return
+            del self._helping[job]
+            ended = self._ended
+        if ended:
+            job.abandon()
 
     def call_later(self, job: Job, seconds: float, call: Callable[[], None]) -> None:
         moment = time.monotonic() + seconds
@@ -496,6 +515,11 @@ class Scheduler:
             os.close(self._wake_reader)
             os.close(self._wake_writer)
             self._wake_writer = -1
+            self._ended = True
+            idle = [j for j in self._jobs.values() if not self._helping[j]]
+        # What a job still waits for was posted too late for this loop, or never is.
+        for job in idle:
+            job.abandon()
 
 
 def _processes(wanted: int | str) -> int:

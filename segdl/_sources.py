@@ -56,7 +56,7 @@ class Source:
         tried: Whether it is or was the base.
         resolved_again: Whether its link expired, and has brought nothing since.
         attempt: Attempts that brought nothing, since something came.
-        refused: Why its last answer broke the rules, None since something came.
+        broke_rules: How its last answer did, None since something came.
         round: Number of the present round of attempts.
         not_before: Monotonic time before which it is not asked.
         held_for: The origin's `not_before` that was taken into account.
@@ -74,7 +74,7 @@ class Source:
     tried: bool = False
     resolved_again: bool = False
     attempt: int = 0
-    refused: str | None = None
+    broke_rules: str | None = None
     round: int = 0
     not_before: float = 0.0
     held_for: float = 0.0
@@ -155,7 +155,12 @@ class Sources:
     @property
     def on_mirror(self) -> bool:
         """Whether the base is not the URL that was given first."""
-        return self.base is not self._all[0]
+        return self.base is not self.first
+
+    @property
+    def first(self) -> Source:
+        """The URL that was given first."""
+        return self._all[0]
 
     # --- turning to another one -------------------------------------------------------
 
@@ -171,9 +176,15 @@ class Sources:
         """Make a mirror the base that was not yet; False when there is none."""
         for number, source in enumerate(self._all):
             if not source.tried and not source.lied:
+                self._leave(source)
                 self.base = self._all[number] = Source(source.url, tried=True)
                 return True
         return False
+
+    def put_aside(self, source: Source, *, lied: bool) -> None:
+        """Use a source no more, unless others fail; never again when it lied."""
+        source.aside, source.lied = True, lied
+        self._leave(source)
 
     def turn_to_proved(self) -> bool:
         """Make a mirror the base that has lanes already; False when there is none."""
@@ -252,10 +263,13 @@ class Sources:
             now: Monotonic time in seconds.
         """
         chosen = []
-        for source in self._all:
-            own = [n for n, lane in lanes.items() if lane.source is source]
+        by_origin: dict[OriginLimits, list[int]] = {}
+        for number, lane in lanes.items():
+            assert lane.limits is not None
+            by_origin.setdefault(lane.limits, []).append(number)
+        for limits, own in by_origin.items():
             stopping = sum(1 for n in own if lanes[n].stopping)
-            surplus = self._limits(source).surplus(self._job.number, now) - stopping
+            surplus = limits.surplus(self._job.number, now) - stopping
             if surplus > 0:
                 chosen += [n for n in own if not lanes[n].stopping][-surplus:]
         misplaced = self._misplaced(lanes, now)
@@ -266,7 +280,12 @@ class Sources:
         if not self._beside() or now - self._moved < _MOVE_SECONDS:
             return None
         counts = self._measure(lanes.values(), now)
-        best = max((s.bytes_per_second or 0.0 for s in counts), default=0.0)
+        rates = [
+            source.bytes_per_second or 0.0
+            for source in counts
+            if self.room(source, lanes.values())
+        ]
+        best = max(rates, default=0.0)
         for number, lane in reversed(list(lanes.items())):
             rate = lane.source.bytes_per_second
             if (
@@ -343,8 +362,11 @@ class Sources:
     def leave(self) -> None:
         """Wait for nothing any more."""
         for source in self._all:
-            if source.limits is not None:
-                source.limits.leave(self._job.number)
+            self._leave(source)
+
+    def _leave(self, source: Source) -> None:
+        if source.limits is not None:
+            source.limits.leave(self._job.number)
 
     def refused(self, lane: Lane, error: SegdlError, *, alone: bool) -> bool:
         """
@@ -353,7 +375,7 @@ class Sources:
         Args:
             lane: Which failed.
             error: Why.
-            alone: Whether no other lane of its source has an answer.
+            alone: Whether no other lane of that origin has an answer.
 
         Returns:
             Whether it may have refused a connection because there are too many.
@@ -388,6 +410,7 @@ class Sources:
     def _limits(self, source: Source) -> OriginLimits:
         url = source.effective_url or source.url
         if source.limits is None or source.limits_url != url:
+            self._leave(source)
             source.limits, source.limits_url = self._crew.limits(url), url
         return source.limits
 

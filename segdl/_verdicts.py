@@ -65,24 +65,7 @@ class Verdicts:
 
     def on_hashed(self, hashed: Hashed) -> None:
         """Compare digests: of the finished part, or of a file that exists already."""
-        job = self._job
-        if job.is_ending:
-            return
-        if hashed.failure is not None:
-            job.fail(failure_from_json(hashed.failure))
-            return
-        wrong = self._verification.wrong(hashed.digests)
-        if self._comparing:
-            self._compared(wrong)
-        elif wrong is None:
-            job.publish(self._verification.best)
-        elif self._rechecked or job.lanes.plan is None:
-            self._source_lied(*wrong)
-        else:
-            # Those pieces that the disk changed can be fetched again.
-            self._rechecked = True
-            self._wrong = wrong
-            self.check(job.destination.store.pieces())
+        self._job.once_idle(lambda: self._hashed(hashed))
 
     def on_checked(self, checked: Checked) -> None:
         """Go on after pieces were read back."""
@@ -111,6 +94,26 @@ class Verdicts:
 
     # --- what follows -----------------------------------------------------------------
 
+    def _hashed(self, hashed: Hashed) -> None:
+        job = self._job
+        if job.is_ending or not (self._comparing or job.phase == "verifying"):
+            return  # pieces were doubted meanwhile, so it is fetched and hashed again
+        if hashed.failure is not None:
+            job.fail(failure_from_json(hashed.failure))
+            return
+        wrong = self._verification.wrong(hashed.digests)
+        if self._comparing:
+            self._compared(wrong)
+        elif wrong is None:
+            job.publish(self._verification.best)
+        elif self._rechecked or job.lanes.plan is None:
+            self._source_lied(*wrong)
+        else:
+            # Those pieces that the disk changed can be fetched again.
+            self._rechecked = True
+            self._wrong = wrong
+            self.check(job.destination.store.pieces())
+
     def _compared(self, wrong: tuple[Digest, str] | None) -> None:
         if wrong is None:
             self._job.reuse(self._verification.best)
@@ -128,20 +131,21 @@ class Verdicts:
         job = self._job
         if job.is_ending:
             return
-        try:
-            if checked.failure is not None:
-                raise failure_from_json(checked.failure)
-            bad = job.destination.store.forget(checked.bad)
-        except SegdlError as error:
-            job.fail(error)
+        if checked.failure is not None:
+            job.fail(failure_from_json(checked.failure))
             return
+        store = job.destination.store
+        job.offload(lambda: store.forget(checked.bad), self._forgotten)
+
+    def _forgotten(self, bad: list[Piece]) -> None:
+        """The records of pieces that proved wrong are dropped."""
         if self._wrong is None:
             self._found_checked({piece.offset for piece in bad})
             return
         wrong, self._wrong = self._wrong, None
         if bad:
-            job.report_retry(f"{len(bad)} pieces changed on the disk")
-            job.fetch_again(bad)
+            self._job.report_retry(f"{len(bad)} pieces changed on the disk")
+            self._job.fetch_again(bad)
         else:
             self._source_lied(*wrong)
 
@@ -179,15 +183,21 @@ class Verdicts:
         )
         if is_digest_of_nothing(expected):
             message += "; the expected one is the digest of an empty file"
-        try:
-            message += f"; what was received is kept as {store.set_aside()}"
-        except SegdlError as error:
-            message += f"; what was received could not be kept aside: {error}"
-        self._job.fail(
-            IntegrityError(
-                message,
-                algorithm=expected.algorithm,
-                expected=expected.hex,
-                actual=actual,
+
+        def set_aside() -> str:
+            try:
+                return f"is kept as {store.set_aside()}"
+            except SegdlError as error:
+                return f"could not be kept aside: {error}"
+
+        def fail(outcome: str) -> None:
+            self._job.fail(
+                IntegrityError(
+                    f"{message}; what was received {outcome}",
+                    algorithm=expected.algorithm,
+                    expected=expected.hex,
+                    actual=actual,
+                )
             )
-        )
+
+        self._job.offload(set_aside, fail)

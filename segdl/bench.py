@@ -47,7 +47,6 @@ __all__ = [
 SEED = 1
 _READ_BYTES = 1 << 20
 _POLL_SECONDS = 0.1
-_START_SECONDS = 20.0
 _STOP_SECONDS = 5.0
 
 Progress = Callable[[int, int], None]

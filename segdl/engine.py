@@ -185,6 +185,7 @@ class DownloadEngine:
         on_exists: OnExists | None = None,
         connections: int | Literal["auto"] | None = None,
         max_bytes: int | None = None,
+        new_link: bool = False,
     ) -> DownloadTask:
         """
         Start to download a file, or queue it when all slots are taken.
@@ -204,6 +205,10 @@ class DownloadEngine:
             on_exists: For this task, instead of the engine's.
             connections: For this task, instead of the engine's.
             max_bytes: For this task, instead of the engine's.
+            new_link: The URL is a new link to the file that another URL began to
+                download under this name, if length and strong validator are the same.
+                Without it a digest has to prove that, or the URLs may differ in their
+                queries only.
 
         Returns:
             The task: `downloading` when a slot is free, `pending` otherwise.
@@ -222,6 +227,7 @@ class DownloadEngine:
             connections,
             task._new_url,
             max_bytes,
+            new_link,
         )
         with self._lock:
             self._check_usable()

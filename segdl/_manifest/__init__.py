@@ -20,6 +20,7 @@ flushed for it: a killed process loses no page cache. A power cut does, hence
 
     hole in the piece?  ──yes──> verify its checksum    (a lost piece shows as a hole)
     under a checkpoint? ──yes──> accept                 (data flushed, then the record)
+    shares a block?     ──yes──> verify its checksum    (half a lost block is no hole)
     run of this boot?   ──yes──> accept                 (no power cut since)
                         ──no───> verify its checksum
 

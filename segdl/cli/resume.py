@@ -75,5 +75,9 @@ def _resume_one(
             f"whole URL again: segdl resume {sidecar.directory}/{header.name} --url URL"
         )
     return engine.download(
-        url or header.url, sidecar.directory, header.name, checksum=header.digest
+        url or header.url,
+        sidecar.directory,
+        header.name,
+        checksum=header.digest,
+        new_link=url is not None,
     )

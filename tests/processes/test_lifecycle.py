@@ -12,6 +12,7 @@ import pytest
 from canary import children, until
 
 from segdl import DownloadEngine, DownloadTask
+from segdl._store import Store
 from segdl.errors import Cancelled, UsageError
 from segdl.testing import Origin
 
@@ -573,3 +574,32 @@ def test_cancel_leaves_what_another_download_has_there(
     assert first.resume()
     assert Path(first.result(timeout=60)).read_bytes() == origin.blob(4, SIZE).read()
     assert first.resumed_size > 0
+
+
+def test_shutdown_while_the_disk_is_slow(
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A checkpoint that outlasts the engine lets go of the part when it is done."""
+    begun, goes_on = threading.Event(), threading.Event()
+    checkpoint = Store.checkpoint
+
+    def slow(store: Store, covered: int) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        checkpoint(store, covered)
+
+    monkeypatch.setattr("segdl._job._CHECKPOINT_SECONDS", 0.1)
+    monkeypatch.setattr(Store, "checkpoint", slow)
+    origin.total_rate = 4 * MIB
+    engine = make_engine(durability="checkpoint")
+    engine.download(origin.blob_url(1, SIZE), tmp_path, "file")
+    assert begun.wait(60)
+    engine.shutdown(wait=False)
+    goes_on.set()
+    until(lambda: not any(t.name == "segdl-disk" for t in threading.enumerate()))
+    origin.total_rate = None
+    again = make_engine().download(origin.blob_url(1, SIZE), tmp_path, "file")
+    again.result(timeout=60)

@@ -350,6 +350,5 @@ TestDownloadMachine = DownloadMachine.TestCase
 TestDownloadMachine.settings = settings(
     max_examples=20,
     stateful_step_count=25,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )

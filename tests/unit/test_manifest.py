@@ -34,7 +34,6 @@ NO_HOLE: Callable[[int, int], bool] = lambda _offset, _length: False  # noqa: E7
 # Each example costs about 0.2 ms; the default deadline trips over a busy machine.
 quick = settings(
     max_examples=200,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

@@ -224,6 +224,4 @@ class ManifestMachine(RuleBasedStateMachine):
 
 
 TestManifestMachine = ManifestMachine.TestCase
-TestManifestMachine.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None
-)
+TestManifestMachine.settings = settings(max_examples=40, stateful_step_count=25)

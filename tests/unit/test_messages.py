@@ -109,7 +109,7 @@ FETCH = Fetch(
 def test_every_message_survives_the_pipe(kind: type[Message]) -> None:
     """encode and decode are inverse for each kind, whatever its fields hold."""
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(messages_of(kind))
     def survives(message: Message) -> None:
         line = encode(message)
@@ -130,7 +130,7 @@ def test_part_is_a_value_again() -> None:
     assert decode(encode(dataclasses.replace(FETCH, part=None))).part is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(messages, max_size=8), st.data())
 def test_lines_are_whole_however_the_stream_is_cut(
     sent: list[Message], data: st.DataObject
@@ -144,7 +144,7 @@ def test_lines_are_whole_however_the_stream_is_cut(
     assert got == sent
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(messages, messages, st.data())
 def test_torn_last_line_gives_no_message(
     first: Message, torn: Message, data: st.DataObject

@@ -260,9 +260,7 @@ class PlanMachine(RuleBasedStateMachine):
 
 
 TestPlanMachine = PlanMachine.TestCase
-TestPlanMachine.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None
-)
+TestPlanMachine.settings = settings(max_examples=40, stateful_step_count=25)
 
 
 # --- what is refused ------------------------------------------------------------------

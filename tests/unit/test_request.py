@@ -37,12 +37,35 @@ def test_a_plain_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert request_for() == Request(
         urls=(URL,),
         headers={},
+        own_headers={},
         directory=str(tmp_path / "down" / "load"),
         filename=None,
         digest=None,
         on_exists="reuse",
         connections="auto",
     )
+
+
+def test_credentials_of_one_link_are_not_the_next_ones() -> None:
+    """What userinfo a link had goes with it; what the caller gave stays."""
+    links = iter(
+        [
+            "https://u:one@a.example/f?sig=1",
+            "https://cdn.example/f?sig=2",
+            "https://u:two@a.example/f",
+        ]
+    )
+    request = checked_request(
+        DownloadTask(URL, "down", None, {"X-Own": "1"}),
+        EngineConfig(),
+        new_url=lambda: next(links),
+    )
+    seen = []
+    for _ in range(3):
+        request = request.renewed()
+        assert request.headers["X-Own"] == "1"
+        seen.append(request.headers.get("Authorization"))
+    assert seen == ["Basic dTpvbmU=", None, "Basic dTp0d28="]
 
 
 def test_a_full_request() -> None:

@@ -28,7 +28,6 @@ CURL_BYTES = 16 * KIB
 
 quick = settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 

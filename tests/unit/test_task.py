@@ -148,7 +148,7 @@ def test_tasks_compare_by_identity() -> None:
 
 
 @given(st.floats(0.0, 1.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_progress_can_be_set_in_its_range(value: float) -> None:
     """0.0 and 1.0 are in it."""
     task = task_in("downloading")
@@ -166,7 +166,7 @@ def test_progress_at_the_borders(value: float) -> None:
 
 
 @given(st.floats().filter(lambda x: not 0.0 <= x <= 1.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_progress_out_of_range_is_refused(value: float) -> None:
     """Below, above, infinite and NaN: ValueError, and the old value stays."""
     task = task_in("downloading")
@@ -281,9 +281,7 @@ class TaskMachine(RuleBasedStateMachine):
             assert self.task.progress == 1.0
 
 
-TaskMachine.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=12, deadline=None
-)
+TaskMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=12)
 test_any_sequence_of_calls_keeps_to_the_drawing = TaskMachine.TestCase
 
 

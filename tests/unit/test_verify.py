@@ -83,7 +83,6 @@ def failure(message: Message) -> Exception:
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(prefixes=st.lists(st.integers(0, SIZE), max_size=6), turns=st.integers(0, 3))
@@ -212,7 +211,6 @@ def piece_rows(length: int) -> list[tuple[int, int, str]]:
 
 @settings(
     max_examples=15,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
