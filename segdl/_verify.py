@@ -127,7 +127,7 @@ class Verifier:
         """Take a command."""
         if isinstance(message, Hash):
             try:
-                self.drop(message.job)
+                _close(self._hashes.pop(message.job, None))
                 self._hashes[message.job] = _HashJob(message)
             except SegdlError as error:
                 self._emit(Hashed(message.job, {}, failure_to_json(error)))
@@ -136,6 +136,7 @@ class Verifier:
             job.prefix, job.last = message.prefix, message.last
         elif isinstance(message, Check):
             try:
+                _close(self._checks.pop(message.job, None))
                 self._checks[message.job] = _CheckJob(message)
             except SegdlError as error:
                 self._emit(Checked(message.job, [], failure_to_json(error)))
@@ -153,10 +154,8 @@ class Verifier:
 
     def drop(self, number: int) -> None:
         """Forget a job."""
-        for jobs in (self._hashes, self._checks):
-            job = jobs.pop(number, None)
-            if job is not None:
-                job.reader.close()
+        _close(self._hashes.pop(number, None))
+        _close(self._checks.pop(number, None))
 
     def close(self) -> None:
         """Forget all jobs."""
@@ -178,3 +177,8 @@ class Verifier:
         job.reader.close()
         self._emit(result)
         return True
+
+
+def _close(job: _HashJob | _CheckJob | None) -> None:
+    if job is not None:
+        job.reader.close()

@@ -175,6 +175,7 @@ def download(engine: DownloadEngine, directory: Path, policy: OnExists) -> None:
         on_exists=policy,
         connections=4,
         max_bytes=1 << 20,
+        new_link=True,
     )
     engine.download(URL, directory, mirrors=(), on_exists="rename", connections="auto")
 

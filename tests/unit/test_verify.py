@@ -269,6 +269,16 @@ def test_a_check_takes_turns(driven: Driven, path: str) -> None:
     assert driven.said == [Checked(1, [], None)]
 
 
+def test_a_hash_beside_a_check(driven: Driven, path: str) -> None:
+    """Both are answered; of two checks the later one."""
+    rows = piece_rows(SLICE_BYTES)
+    driven.tell(Check(1, path, rows), Hash(1, path, ["md5"]), Check(1, path, rows))
+    driven.tell(Advance(1, SIZE, True))
+    said = driven.run()
+    assert Hashed(1, {"md5": MD5}, None) in said
+    assert said.count(Checked(1, [], None)) == 1
+
+
 def test_close_ends_all_jobs(driven: Driven, path: str) -> None:
     """A verifier that is closed has no file open any more."""
     driven.tell(Hash(1, path, ["md5"]), Check(2, path, piece_rows(SLICE_BYTES)))
