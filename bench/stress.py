@@ -265,7 +265,8 @@ class Round:
             "connections": draw.choice(["auto", "auto", 1, 4, 16]),
             "retry_times": draw.randint(2, 4),
             "retry_delay": server.retry_delay,
-            "timeout": draw.choice([2, 3]),
+            # The machine may do other things beside: a stall has to be one.
+            "timeout": draw.choice([5, 8]),
             "progress_interval": 0.05,
             "durability": draw.choice(["none", "publish", "checkpoint"]),
             "io": draw.choice(["auto", "buffered", "direct"]),

@@ -453,7 +453,9 @@ class Transfers:
                 f"{redact(lane.url)}: {lane.refused} is no public address, and "
                 'allow_addresses is "public" (a proxy\'s address counts too)'
             )
-        connected = bool(lane.curl.getinfo(pycurl.CONNECT_TIME)) or lane.headed
+        # A connection that is used again took no time: there the request tells.
+        signs = (pycurl.CONNECT_TIME, pycurl.REQUEST_SIZE)
+        connected = any(map(lane.curl.getinfo, signs)) or lane.headed
         return _retry.curl_error(
             code,
             f"{redact(lane.url)}: {redact_text(text)}",

@@ -6,6 +6,7 @@ import pytest
 from http_checks import MIB, NAME, check_whole, peak, until
 
 from segdl._ramp import FEW
+from segdl.errors import StallError
 
 SIZE = 24 * MIB + 5
 
@@ -62,3 +63,14 @@ def test_connection_close(origin, fetch) -> None:
     """An origin that closes after each answer is no failure."""
     url = origin.blob_url(1, SIZE, f="close")
     check_whole(fetch(url, retry_times=0), origin.blob(1, SIZE))
+
+
+def test_stall_on_a_connection_that_is_used_again(origin, make_engine, out) -> None:
+    """It is told as a stall, not as a connection that could not be made."""
+    engine = make_engine(timeout=1, retry_times=0)
+    engine.download(origin.blob_url(1, 1000), out, "first").result(timeout=15)
+    task = engine.download(origin.blob_url(2, 1000, f="hang"), out, "second")
+    assert task.wait(15)
+    assert type(task.exception(0)) is StallError
+    first, second = origin.log.settle()
+    assert first.connection == second.connection
