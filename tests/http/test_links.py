@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -110,6 +111,7 @@ def test_first_link_that_is_refused(origin, fetch) -> None:
     ("function", "words"),
     [
         (lambda: 1 / 0, ["ZeroDivisionError"]),
+        (sys.exit, ["SystemExit"]),
         (lambda: None, ["NoneType"]),
         (lambda: "ftp://example.org/a", ["http"]),
         (lambda: "", ["URL"]),
