@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from segdl import _urls
@@ -28,6 +28,8 @@ class Request:
             `renewed`, where a function gives it.
         new_url: The caller's function that gives the URL; None where there is none.
         headers: Request headers for the first URL's origin.
+        own_headers: Those without what a link's userinfo adds, which goes for that link
+            alone; only where a function gives the URL.
         directory: To save in; absolute.
         filename: Name to save as, None to take it from the answer.
         digest: What the caller expects, None for nothing.
@@ -45,6 +47,7 @@ class Request:
     connections: int | str
     max_bytes: int | None = None
     new_url: Callable[[], str] | None = None
+    own_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def identity(self) -> str:
@@ -93,7 +96,7 @@ class Request:
                 "the function that was given as url returned "
                 f"{type(given).__name__}, not a string"
             )
-        url, fields = _checked_url(given, dict(self.headers))
+        url, fields = _checked_url(given, dict(self.own_headers))
         return replace(self, urls=(url, *self.urls[1:]), headers=fields)
 
 
@@ -151,6 +154,7 @@ def checked_request(
         connections=config.connections,
         max_bytes=config.max_bytes,
         new_url=new_url,
+        own_headers={} if new_url is None else fields,
     )
 
 

@@ -95,6 +95,22 @@ def test_a_user_in_the_url() -> None:
     assert request.urls == (URL, "https://example.net/a")
 
 
+def test_a_user_in_a_link_that_a_function_gives() -> None:
+    """It goes for that link alone: the next one may be another origin's."""
+    links = [
+        "https://u:a@example.org/a",
+        "https://b.example/a",
+        "https://u:c@d.example/a",
+    ]
+    request = request_for(
+        "", headers={"X-A": "b"}, new_url=lambda: links.pop(0)
+    ).renewed()
+    assert request.headers == {"X-A": "b", "Authorization": "Basic dTph"}
+    request = request.renewed()
+    assert request.headers == {"X-A": "b"}
+    assert request.renewed().headers == {"X-A": "b", "Authorization": "Basic dTpj"}
+
+
 def test_a_header_beats_the_user_in_the_url() -> None:
     """An Authorization header that was given counts, however it is written."""
     request = request_for(
