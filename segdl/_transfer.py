@@ -322,12 +322,13 @@ class Transfers:
         lane.refused, lane.allowed = None, False
         curl = pycurl.Curl()
         lane.curl = curl
-        self._set_up(curl, lane)
-        self._by_curl[curl] = lane
         try:
+            self._set_up(curl, lane)
             self._multi.add_handle(curl)
         except pycurl.error as error:
+            # A URL of more than 8 MB, say: an exception nobody takes ends the worker.
             raise TransferError(f"libcurl refused the request: {error}") from error
+        self._by_curl[curl] = lane
 
     def _set_up(self, curl: pycurl.Curl, lane: Exchange) -> None:
         options = self._options
