@@ -10,6 +10,7 @@ callback sees fewer of them, never a backlog.
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -59,7 +60,7 @@ class Callbacks:
                 return
             if once is not None:
                 self._waiting.add(once)
-            if self._thread is None:
+            if self._thread is None and not sys.is_finalizing():
                 thread = threading.Thread(
                     target=self._run, name="segdl-callbacks", daemon=True
                 )

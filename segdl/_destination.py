@@ -164,6 +164,7 @@ class Destination:
             )
         replace = self._request.on_exists == "overwrite"
         store.directory.check_replaceable(name, replace=replace)
+        store.check_finished(reuse=not replace)
         return found
 
     def _prepare_files(self, answer: Answered, *, whole: bool, mirror: bool) -> None:

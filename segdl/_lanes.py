@@ -118,9 +118,9 @@ class Lanes:
 
     # --- orders of the job ------------------------------------------------------------
 
-    def turn_to_mirror(self) -> bool:
+    def turn_to_mirror(self, *, forgiving: bool = False) -> bool:
         """Go on with another URL of the file, and a fresh budget; False without one."""
-        if not self.sources.turn_to_mirror():
+        if not self.sources.turn_to_mirror(forgiving=forgiving):
             return False
         self.whole = False
         return True

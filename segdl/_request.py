@@ -88,7 +88,7 @@ class Request:
         assert self.new_url is not None
         try:
             given = self.new_url()
-        except Exception as error:
+        except BaseException as error:  # sys.exit() too: the task would never end
             # Not its text, which may hold what must not be shown.
             raise UsageError(
                 f"the function that was given as url raised {type(error).__name__}"

@@ -64,6 +64,8 @@ _DEATHS_SECONDS = 60.0
 # A worker that hangs takes a minute to be found.
 _AILING_SECONDS = 900.0
 _QUIT_SECONDS = 0.5
+# poll(2) takes no more than 24 days; a retry_delay may be longer.
+_MOST_WAIT_SECONDS = 3600.0
 
 
 class Owner(Protocol):
@@ -295,7 +297,7 @@ class Scheduler:
             moments.append(next_tick)
         if not moments:
             return None
-        return max(0.0, min(moments) - time.monotonic())
+        return min(_MOST_WAIT_SECONDS, max(0.0, min(moments) - time.monotonic()))
 
     def _ready(self, fileobj: object, worker: Worker | None) -> None:
         if worker is None:

@@ -172,10 +172,15 @@ class Sources:
             source.proved = source.aside = source.renewing = False
             source.effective_url = source.validator = None
 
-    def turn_to_mirror(self) -> bool:
-        """Make a mirror the base that was not yet; False when there is none."""
+    def turn_to_mirror(self, *, forgiving: bool = False) -> bool:
+        """
+        Make a mirror the base that was not yet; False when there is none.
+
+        Args:
+            forgiving: Also one that was given up since it disagreed with the base.
+        """
         for number, source in enumerate(self._all):
-            if not source.tried and not source.lied:
+            if not source.tried and (forgiving or not source.lied):
                 self._leave(source)
                 self.base = self._all[number] = Source(source.url, tried=True)
                 return True

@@ -11,6 +11,7 @@ again, for the case that a thread of the program took the signal.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 
 SLICE_SECONDS = 0.5
@@ -24,7 +25,13 @@ def start_without_signals(thread: threading.Thread) -> None:
     Start a thread that takes no signal, from its first moment on.
 
     Processes it starts inherit that: workers set their own mask.
+
+    Raises:
+        RuntimeError: There is no thread left, or the interpreter is ending.
     """
+    if sys.is_finalizing():
+        # From 3.12 on `start` raises this itself; before it waits for ever.
+        raise RuntimeError("can't create new thread at interpreter shutdown")
     if not hasattr(signal, "pthread_sigmask"):
         thread.start()
         return

@@ -54,6 +54,8 @@ from segdl.errors import AddressRefused, SegdlError, StallError, TransferError
 _RECEIVE_BUFFER_BYTES = 512 * 1024
 _MAX_RECEIVE_BUFFER_BYTES = 10 * 1024 * 1024  # libcurl's own limit
 
+# 23 days: milliseconds that a C long of 32 bits holds.
+_MOST_SECONDS = 2_000_000
 # A connection below this for `timeout` seconds is stalled, or dribbles.
 _LOW_SPEED_BYTES_PER_SECOND = 512
 
@@ -322,12 +324,13 @@ class Transfers:
         lane.refused, lane.allowed = None, False
         curl = pycurl.Curl()
         lane.curl = curl
-        self._set_up(curl, lane)
-        self._by_curl[curl] = lane
         try:
+            self._set_up(curl, lane)
             self._multi.add_handle(curl)
         except pycurl.error as error:
+            # A URL of more than 8 MB, say: an exception nobody takes ends the worker.
             raise TransferError(f"libcurl refused the request: {error}") from error
+        self._by_curl[curl] = lane
 
     def _set_up(self, curl: pycurl.Curl, lane: Exchange) -> None:
         options = self._options
@@ -346,9 +349,10 @@ class Transfers:
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
         curl.setopt(pycurl.BUFFERSIZE, self._receive_buffer())
-        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(options.timeout * 1000)))
+        timeout = min(options.timeout, _MOST_SECONDS)
+        curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(timeout * 1000)))
         curl.setopt(pycurl.LOW_SPEED_LIMIT, self._low_speed())
-        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, math.ceil(options.timeout)))
+        curl.setopt(pycurl.LOW_SPEED_TIME, max(1, math.ceil(timeout)))
         # Where one connection went silent the idle ones may be dead as well: the
         # machine has another address, say. Each would cost an attempt, of `timeout`.
         silent_seconds = time.monotonic() - self._silent_since

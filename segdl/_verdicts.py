@@ -167,7 +167,7 @@ class Verdicts:
         if doubted is not None:
             job.report_retry(f"{error}; without mirrors again")
             job.fetch_again(job.forget(doubted))
-        elif job.lanes.turn_to_mirror():
+        elif job.lanes.turn_to_mirror(forgiving=True):  # it may have been right
             job.report_retry(f"{error}; all from a mirror")
             job.forget(lambda _: True)
             job.stream_broke(error)

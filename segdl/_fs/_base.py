@@ -33,6 +33,8 @@ _ADVICE = {
     errno.EMFILE: "too many open files: raise `ulimit -n`, or lower max_workers",
     errno.ELOOP: "a symbolic link stands there: remove it",
     errno.ENAMETOOLONG: "choose a shorter name or directory",
+    errno.EILSEQ: "the name can't be written in this locale: choose another one, or a "
+    "locale of UTF-8, such as LC_ALL=C.UTF-8",
     errno.ENOTDIR: "a part of the path is a file: choose another directory",
     errno.EISDIR: "a directory stands there: choose another name",
 }
@@ -65,6 +67,8 @@ def wrapped(doing: str) -> Iterator[None]:
         if wrapped is exc:
             raise
         raise wrapped from exc
+    except UnicodeEncodeError as exc:
+        raise storage_error(system_error(errno.EILSEQ), doing) from exc
 
 
 class Directory:
@@ -167,7 +171,8 @@ class Directory:
         if hasattr(os, "pathconf"):
             with suppress(OSError, ValueError):  # no such limit here: 255 is usual
                 limit = os.pathconf(self.path, "PC_NAME_MAX")
-        length = len(os.fsencode(name))
+        with wrapped(f"use the name {name}"):
+            length = len(os.fsencode(name))
         if length > limit:
             raise StorageError(
                 f"the name {name[:40]}… has {length} bytes, {self.path} takes {limit} "

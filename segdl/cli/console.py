@@ -42,10 +42,19 @@ class Console:
                 self.lost = True
                 return
             try:
-                self._out.write(f"{line}\n")
+                self._write(self._out, f"{line}\n")
                 self._out.flush()
             except (OSError, ValueError) as exc:  # ValueError: closed
                 self._lose(exc)
+
+    @staticmethod
+    def _write(out: TextIO, text: str) -> None:
+        """Write text; what stdout's encoding does not have, as file names have it."""
+        try:
+            out.write(text)
+        except UnicodeEncodeError:
+            out.flush()
+            out.buffer.write(os.fsencode(text))
 
     def error(self, text: str) -> None:
         """Write one line, `segdl: TEXT`, to stderr."""

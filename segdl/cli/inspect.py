@@ -78,7 +78,6 @@ def _facts(sidecar: Sidecar, loaded: LoadedManifest) -> dict[str, Any]:
 
 def _lines(facts: dict[str, Any], loaded: LoadedManifest) -> Iterable[str]:
     size, done = facts["size"], facts["done"]
-    created = time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(facts["created"]))
     validator = loaded.header.validator
     tags = [str(tag) for tag in (validator.etag, validator.last_modified) if tag]
     rows = {
@@ -88,7 +87,7 @@ def _lines(facts: dict[str, Any], loaded: LoadedManifest) -> Iterable[str]:
         "piece": bytes_text(facts["piece"]),
         "validator": ", ".join(tags) or "none",
         "digest": facts["checksum"] or "none given",
-        "created": created,
+        "created": _date(facts["created"]),
         "done": _exactly(done) + (f", {done / size:.1%}" if size else ""),
     }
     for name, value in rows.items():
@@ -105,6 +104,14 @@ def _lines(facts: dict[str, Any], loaded: LoadedManifest) -> Iterable[str]:
         yield ""
         for start in range(0, len(drawn), columns):
             yield drawn[start : start + columns]
+
+
+def _date(seconds: float) -> str:
+    """Write a moment in local time; one beyond the calendar as what it is."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(seconds))
+    except (OSError, OverflowError, ValueError):
+        return f"{seconds:g} s after 1970"
 
 
 def _exactly(count: int) -> str:

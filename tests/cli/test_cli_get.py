@@ -42,6 +42,32 @@ def test_paths_go_to_stdout_and_the_rest_to_stderr(
     assert sorted(os.listdir(paths[0].parent)) == ["a.bin", "b.bin"]
 
 
+def test_path_that_the_encoding_of_stdout_lacks(
+    program: Program, segdl_origin: Origin, tmp_path: Path
+) -> None:
+    """It is written as the file system has it: a script can use it."""
+    url = segdl_origin.blob_url(1, 10)
+    ran = program("get", url, "-o", "ŝ.bin", env={"PYTHONIOENCODING": "ascii"})
+    assert (ran.code, ran.out) == (0, f"{tmp_path / 'ŝ.bin'}\n")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are always UTF-8")
+@pytest.mark.parametrize("policy", ["reuse", "rename", "overwrite", "error"])
+def test_name_that_the_locale_lacks(
+    program: Program, segdl_origin: Origin, tmp_path: Path, policy: str
+) -> None:
+    """The server's name can't be used then; the message says what to do."""
+    url = segdl_origin.blob_url(
+        1, 10, disposition="attachment; filename*=UTF-8''%C5%9D"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    ran = program("get", url, "--on-exists", policy, env=locale)
+    assert (ran.code, ran.out) == (5, "")
+    assert "choose another one, or a locale of UTF-8" in ran.err
+    assert "Traceback" not in ran.err
+    assert os.listdir(tmp_path) == []
+
+
 def test_options_may_stand_between_urls(program: Program, segdl_origin: Origin) -> None:
     """URLs and options come in any order."""
     urls = [segdl_origin.blob_url(1, 10, name) for name in ("a", "b")]

@@ -12,6 +12,8 @@ import pytest
 from cli_program import UNFINISHED_SIZE as SIZE
 from cli_program import Program, downloading
 
+from segdl._headers import Validator
+from segdl._manifest._records import Header, header_line
 from segdl._names import SafeName
 from segdl.testing import Origin
 
@@ -159,6 +161,30 @@ def test_inspect_draws_a_map(program: Program, unfinished: Path) -> None:
     text = ran.out.split("\n\n")[1]
     assert [len(line) for line in text.splitlines()] == [40]
     assert {"░", "█"} <= set(text) <= {"░", "▒", "█", "\n"}
+
+
+def test_inspect_shows_any_time_a_manifest_may_have(
+    program: Program, tmp_path: Path
+) -> None:
+    """One beyond the calendar is no reason to break off."""
+    header = Header(
+        name="a.bin",
+        size=1,
+        piece=1,
+        validator=Validator(etag=None, last_modified=None, last_modified_strong=False),
+        url_sha256="0" * 64,
+        url="",
+        digest=None,
+        dev=1,
+        ino=1,
+        created=1e18,
+    )
+    manifest = tmp_path / "a.bin.segdl"
+    manifest.write_bytes(header_line(header))
+    manifest.chmod(0o600)
+    ran = program("inspect", manifest)
+    assert (ran.code, ran.err) == (0, "")
+    assert "1e+18 s after 1970" in ran.out
 
 
 def test_inspect_needs_a_good_manifest(program: Program, unfinished: Path) -> None:

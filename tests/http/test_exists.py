@@ -16,6 +16,7 @@ from http_checks import (
     until,
 )
 
+from segdl._names import MANIFEST_SUFFIX, PART_SUFFIX
 from segdl.errors import DestinationExists, StatusError, StorageError
 
 SIZE = 12 * MIB + 1
@@ -73,6 +74,43 @@ def test_reuse_of_a_file_of_the_right_size(origin, fetch, out) -> None:
     check_whole(task, origin.blob(1, SIZE))
     assert len(origin.log.settle()) == 1
     assert origin.log.bytes_sent() < SIZE // 2
+
+
+@pytest.mark.parametrize("name", ["named", None])
+def test_reuse_of_what_aria2_has_not_finished(origin, fetch, out, name) -> None:
+    """It has its full length from the beginning; only its control file tells."""
+    url = origin.blob_url(1, SIZE, "named")
+    path = put(out, bytes(SIZE), "named")
+    put(out, b"", "named.aria2")
+    task = fetch(url, filename=name)
+    assert isinstance(task.exception(0), DestinationExists)
+    assert f"{path}.aria2 shows" in str(task.error)
+    assert path.read_bytes() == bytes(SIZE)
+    task = fetch(url, filename=name, on_exists="overwrite")
+    assert task.status == "completed"
+    assert path.read_bytes() == origin.blob(1, SIZE).read()
+
+
+@pytest.mark.parametrize("suffix", [PART_SUFFIX, MANIFEST_SUFFIX])
+@pytest.mark.parametrize("policy", ["reuse", "overwrite"])
+def test_file_of_another_download_is_no_destination(
+    origin, make_engine, out, policy, suffix
+) -> None:
+    """A part has its full length from the beginning, and is not replaced either."""
+    origin.rate = 4 * MIB
+    engine = make_engine()
+    first = engine.download(origin.blob_url(1, SIZE), out, NAME)
+    until(lambda: first.downloaded_size > MIB)
+    second = engine.download(
+        origin.blob_url(1, SIZE), out, NAME + suffix, on_exists=policy
+    )
+    assert second.wait(10)
+    assert isinstance(second.exception(0), DestinationExists)
+    assert f"{NAME}{MANIFEST_SUFFIX} shows" in str(second.error)
+    origin.rate = None
+    assert first.wait(10)
+    check_whole(first, origin.blob(1, SIZE))
+    assert names(out) == [NAME]
 
 
 @pytest.mark.parametrize("right", [True, False])

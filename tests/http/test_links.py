@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -16,7 +17,7 @@ from http_checks import (
     until,
 )
 
-from segdl.errors import StatusError, UsageError
+from segdl.errors import StatusError, TransferError, UsageError
 
 SIZE = 20 * MIB + 77
 RATE = 16 * MIB
@@ -110,6 +111,7 @@ def test_first_link_that_is_refused(origin, fetch) -> None:
     ("function", "words"),
     [
         (lambda: 1 / 0, ["ZeroDivisionError"]),
+        (sys.exit, ["SystemExit"]),
         (lambda: None, ["NoneType"]),
         (lambda: "ftp://example.org/a", ["http"]),
         (lambda: "", ["URL"]),
@@ -137,6 +139,15 @@ def test_url_of_another_type(make_engine, out, url) -> None:
     """What is neither a string nor a function is refused at once."""
     with pytest.raises(UsageError):
         make_engine().download(url, out)
+
+
+def test_link_that_libcurl_refuses(fetch, out) -> None:
+    """It fails its own task; the worker, which others share, goes on."""
+    # setopt takes 8,000,000 bytes (CURL_MAX_INPUT_LENGTH); its error ended the worker,
+    # and that of the next one, until there were too many deaths.
+    link = f"http://127.0.0.1:1/{'a' * 8_000_000}"
+    check_failed(fetch(link), TransferError, "libcurl refused")
+    assert names(out) == []
 
 
 def test_function_that_hangs_holds_nothing_up(origin, make_engine, out) -> None:

@@ -150,6 +150,18 @@ def test_url_that_lies_is_replaced_by_a_mirror(origin, other_origin, fetch) -> N
     check_whole(task, blob)
 
 
+def test_url_that_lies_about_the_length(origin, other_origin, fetch) -> None:
+    """A mirror that was put aside for another length has its turn, too."""
+    origin.rate = other_origin.rate = 16 * MIB
+    blob = origin.blob(1, SIZE)
+    task = fetch(
+        origin.blob_url(2, SIZE + 1),
+        mirrors=[other_origin.blob_url(1, SIZE)],
+        checksum=f"sha256:{blob.digest()}",
+    )
+    check_whole(task, blob)
+
+
 def test_all_sources_lie(origin, other_origin, fetch) -> None:
     """With wrong bytes everywhere nothing is published, and each was asked once."""
     origin.rate = other_origin.rate = 16 * MIB

@@ -111,3 +111,24 @@ def test_origin_that_stays_busy(origin, make_engine, out) -> None:
     for task in tasks:
         check_failed(task, StatusError, "503")
     assert len(origin.log.entries) == 6
+
+
+def test_delay_beyond_what_the_system_can_wait(origin, make_engine, out) -> None:
+    """A task that would wait for months is paused; the others go on."""
+    # With nothing else to wait for, the engine's thread died of poll's OverflowError.
+    engine = make_engine(retry_delay=1e7, max_workers=1)
+    events = []
+    engine.register_event_callback(events.append)
+    slow = engine.download(origin.blob_url(1, 1000, f="status=500"), out, "slow")
+    until(lambda: any(event.kind == "retry" for event in events))
+    assert slow.pause()
+    until(lambda: not engine._ending)
+    other = engine.download(origin.blob_url(2, 1000), out / "other", "b")
+    assert other.wait(10)
+    check_whole(other, origin.blob(2, 1000))
+
+
+def test_timeout_beyond_what_libcurl_can_count(origin, fetch) -> None:
+    """For ever may be written as a large number."""
+    task = fetch(origin.blob_url(1, 1000), timeout=1e300)
+    check_whole(task, origin.blob(1, 1000))

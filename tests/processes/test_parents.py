@@ -245,6 +245,24 @@ def test_idle_engine_ends_with_the_interpreter(processes: str, canary: Canary) -
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
+def test_engine_made_as_the_interpreter_ends_is_refused(canary: Canary) -> None:
+    """What a destructor begins then fails at once; before 3.12 it hung."""
+    program = """
+import os
+from segdl import DownloadEngine
+class Late:
+    def __del__(self):
+        engine = DownloadEngine()
+        engine.register_completion_callback(print)
+        task = engine.download(os.environ["URL"], os.environ["DIRECTORY"], "file")
+        os.write(1, f"{task.status}: {task.error}".encode())
+late = Late()
+"""
+    ended = canary.run([sys.executable, "-c", program])
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("failed: no worker could be started")
+
+
 def test_error_in_the_program_shows_its_own_traceback_only(
     canary: Canary, check_resumable: Callable[[], None]
 ) -> None:

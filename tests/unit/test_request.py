@@ -46,28 +46,6 @@ def test_a_plain_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     )
 
 
-def test_credentials_of_one_link_are_not_the_next_ones() -> None:
-    """What userinfo a link had goes with it; what the caller gave stays."""
-    links = iter(
-        [
-            "https://u:one@a.example/f?sig=1",
-            "https://cdn.example/f?sig=2",
-            "https://u:two@a.example/f",
-        ]
-    )
-    request = checked_request(
-        DownloadTask(URL, "down", None, {"X-Own": "1"}),
-        EngineConfig(),
-        new_url=lambda: next(links),
-    )
-    seen = []
-    for _ in range(3):
-        request = request.renewed()
-        assert request.headers["X-Own"] == "1"
-        seen.append(request.headers.get("Authorization"))
-    assert seen == ["Basic dTpvbmU=", None, "Basic dTp0d28="]
-
-
 def test_a_full_request() -> None:
     """All that can be asked for is taken; a call's options beat the engine's."""
     request = request_for(
@@ -116,6 +94,22 @@ def test_a_user_in_the_url() -> None:
     token = base64.b64encode(b"u@x:p:s").decode()
     assert request.headers == {"Authorization": f"Basic {token}"}
     assert request.urls == (URL, "https://example.net/a")
+
+
+def test_a_user_in_a_link_that_a_function_gives() -> None:
+    """It goes for that link alone: the next one may be another origin's."""
+    links = [
+        "https://u:a@example.org/a",
+        "https://b.example/a",
+        "https://u:c@d.example/a",
+    ]
+    request = request_for(
+        "", headers={"X-A": "b"}, new_url=lambda: links.pop(0)
+    ).renewed()
+    assert request.headers == {"X-A": "b", "Authorization": "Basic dTph"}
+    request = request.renewed()
+    assert request.headers == {"X-A": "b"}
+    assert request.renewed().headers == {"X-A": "b", "Authorization": "Basic dTpj"}
 
 
 def test_a_header_beats_the_user_in_the_url() -> None:
