@@ -28,8 +28,9 @@ from segdl._names import SafeName
 from segdl._reports import Reports
 from segdl._request import Request, checked_request
 from segdl._scheduler import Scheduler
-from segdl._store import discard_unfinished, unfinished, url_digest
+from segdl._store import url_digest
 from segdl._threads import SLICE_SECONDS
+from segdl._unfinished import discard_unfinished, unfinished
 from segdl._version import __version__
 from segdl.config import EngineConfig
 from segdl.errors import SegdlError, UsageError, WorkerError

@@ -34,6 +34,7 @@ LAYERS = (
     "_sink",
     "_manifest",
     "_store",
+    "_unfinished",
     "_messages",
     "_exchange",
     "_bucket",

@@ -16,13 +16,8 @@ from segdl import _fs, _store
 from segdl._headers import EntityTag, Validator
 from segdl._manifest import Header, Piece
 from segdl._names import SafeName, checked_name, sidecar_names
-from segdl._store import (
-    Store,
-    discard_unfinished,
-    new_header,
-    unfinished,
-    url_digest,
-)
+from segdl._store import Store, new_header, url_digest
+from segdl._unfinished import discard_unfinished, unfinished
 from segdl.errors import (
     DestinationBusy,
     DestinationExists,
