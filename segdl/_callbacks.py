@@ -9,7 +9,6 @@ callback sees fewer of them, never a backlog.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 from collections.abc import Callable
@@ -28,7 +27,7 @@ class Callbacks:
         self._waiting: set[str] = set()
         self._thread: threading.Thread | None = None
         self._closed = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def register(self, kind: str, function: Callable[[Any], object]) -> None:
         """
@@ -64,10 +63,13 @@ class Callbacks:
                 thread = threading.Thread(
                     target=self._run, name="segdl-callbacks", daemon=True
                 )
-                # Without a thread to spare the calls wait for the next try.
-                with contextlib.suppress(RuntimeError):
+                # First: a signal handler that calls this must not start another one.
+                self._thread = thread
+                try:
                     thread.start()
-                    self._thread = thread
+                except RuntimeError:
+                    # Without a thread to spare the calls wait for the next try.
+                    self._thread = None
             self._queue.put((kind, argument, once))
 
     def close(self, timeout: float | None) -> None:

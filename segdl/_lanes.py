@@ -54,6 +54,9 @@ _EVERYTHING = 2**62
 # Lanes that do not stop in this time are given up, and their workers with them: a slow
 # disk needs some of it to write what is on its way.
 _STOP_SECONDS = 5.0
+# A mirror that has not answered its first request in this time is put aside, once
+# others wait for the bytes it was asked for.
+_ANSWER_SECONDS = 2.0
 # When the ramp is asked again for the first time: a little late, since a timer that
 # comes a moment early would find its time not over and have nobody call again.
 _FIRST_LOOK_SECONDS = FIRST_SECONDS + 0.01
@@ -264,6 +267,7 @@ class Lanes:
                 slow = self._pace.too_slow(self._lanes, plan.segments, now)
                 if slow is not None:
                     self._stop_lane(slow)
+            self._give_up_silent(now)
         for number in self.sources.to_stop(self._lanes, now):
             self._stop_lane(number)
 
@@ -485,6 +489,18 @@ class Lanes:
             busy.append(number)
             self._lanes[number].splitting = True
             self._crew.send(number, Split(number))
+
+    def _give_up_silent(self, now: float) -> None:
+        """Stop lanes of mirrors that say nothing while others have nothing to do."""
+        for number, lane in self._lanes.items():
+            silent = lane.held and not lane.answered and not lane.stopping
+            if (
+                silent
+                and lane.source is not self.sources.base
+                and now - lane.began >= _ANSWER_SECONDS
+            ):
+                self.sources.put_aside(lane.source, lied=False)
+                self._stop_lane(number)
 
     def _hangs(self, stops: int) -> None:
         """Give lanes up that this very stop did not stop."""

@@ -148,6 +148,8 @@ def checked_request(
         changes["max_bytes"] = max_bytes
     if changes:
         config = replace(config, **changes)
+    if isinstance(mirrors, str):
+        raise UsageError("mirrors takes a list of URLs, not a string")
     others = [_urls.split_userinfo(_urls.validate_url(m))[0] for m in mirrors]
     return Request(
         urls=(url, *others),

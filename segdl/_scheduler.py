@@ -8,7 +8,7 @@
 
 Everything a job does happens here, with the engine's lock held, so that the methods
 of the API, on other threads, see whole states. Nothing here waits for the network, nor
-for the disk but to append to a manifest, and to write it anew when a mirror lied.
+for the disk but to append to a manifest, and for the few calls that follow wrong bytes.
 
 A worker that dies: its sentinel fires; what it had already sent is read and counts;
 its lanes are lost, so the bytes they had not recorded are missing again; the next
@@ -119,7 +119,7 @@ class Scheduler:
         # Helper threads at work for each job; and whether they have anybody to tell.
         self._helping: Counter[Job] = Counter()
         self._ended = False
-        self._wake_lock = threading.Lock()
+        self._wake_lock = threading.RLock()
         self._thread = threading.Thread(
             target=self._run, name="segdl-engine", daemon=True
         )

@@ -183,21 +183,16 @@ class Verdicts:
         )
         if is_digest_of_nothing(expected):
             message += "; the expected one is the digest of an empty file"
-
-        def set_aside() -> str:
-            try:
-                return f"is kept as {store.set_aside()}"
-            except SegdlError as error:
-                return f"could not be kept aside: {error}"
-
-        def fail(outcome: str) -> None:
-            self._job.fail(
-                IntegrityError(
-                    f"{message}; what was received {outcome}",
-                    algorithm=expected.algorithm,
-                    expected=expected.hex,
-                    actual=actual,
-                )
+        # Here, not on a helper thread: a stop in between would hide why it failed.
+        try:
+            message += f"; what was received is kept as {store.set_aside()}"
+        except SegdlError as error:
+            message += f"; what was received could not be kept aside: {error}"
+        self._job.fail(
+            IntegrityError(
+                message,
+                algorithm=expected.algorithm,
+                expected=expected.hex,
+                actual=actual,
             )
-
-        self._job.offload(set_aside, fail)
+        )

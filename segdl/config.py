@@ -46,6 +46,7 @@ MAX_CONNECTIONS = 256
 MAX_PROCESSES = 64
 
 _FILE_NAME = "segdl.toml"
+_MAX_FILE_BYTES = 1 << 20  # /dev/zero has no end
 _TABLE = "downloader"
 _PREFIX = "SEGDL_"
 
@@ -449,7 +450,11 @@ def _read_environ(environ: Mapping[str, str]) -> dict[str, Any]:
 def _read_file(file: Path) -> dict[str, Any]:
     """Return the checked values of one file's table."""
     try:
-        text = file.read_bytes().decode("utf-8")
+        with file.open("rb") as opened:
+            data = opened.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise ConfigError(f"{file}: is larger than {_MAX_FILE_BYTES} bytes")
+        text = data.decode("utf-8")
     except OSError as exc:
         raise ConfigError(f"{file}: cannot be read: {exc.strerror}") from exc
     except UnicodeDecodeError as exc:

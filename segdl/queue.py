@@ -57,7 +57,7 @@ class DownloadQueue(Generic[TaskT]):
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._heap: list[tuple[int, int, str]] = []
         self._waiting: dict[str, tuple[int, TaskT]] = {}
         self._next_turn = 0
@@ -80,8 +80,9 @@ class DownloadQueue(Generic[TaskT]):
                 return
             turn = self._next_turn
             self._next_turn += 1
-            heapq.heappush(self._heap, (priority, turn, task_id))
+            # In this order: a signal handler may come in between, and ask.
             self._waiting[task_id] = (turn, task)
+            heapq.heappush(self._heap, (priority, turn, task_id))
 
     def get_next_task(self) -> TaskT | None:
         """

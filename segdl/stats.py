@@ -52,7 +52,7 @@ class DownloadStats:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._records: dict[str, _Record] = {}
         self._downloaded = 0
         self._total = 0

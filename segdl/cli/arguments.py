@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,7 +26,11 @@ __all__ = [
     "engine_config",
     "header_field",
     "header_fields",
+    "read_text",
 ]
+
+# What is no file but a device may have no end.
+_MAX_HEADERS_BYTES = 1 << 20
 
 
 class Parser(argparse.ArgumentParser):
@@ -196,6 +202,29 @@ def header_field(line: str, place: str) -> tuple[str, str]:
     return name, value.lstrip(" \t")
 
 
+def read_text(name: str, what: str, most: int) -> str:
+    """
+    Read a file that the user named.
+
+    Args:
+        name: Its path, "-" for stdin.
+        what: It is, for messages.
+        most: How large it may be, in bytes.
+
+    Raises:
+        UsageError: It can't be read, is larger, or no UTF-8.
+    """
+    try:
+        with nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
+            data = file.read(most + 1)
+        if len(data) <= most:
+            return data.decode("utf-8-sig")
+        reason: object = f"it is larger than {most} bytes"
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "strerror", None) or exc
+    raise UsageError(f"cannot read {what}: {reason}")
+
+
 def _add(fields: dict[str, str], line: str, place: str) -> None:
     name, value = header_field(line, place)
     if name.lower() in map(str.lower, fields):
@@ -205,11 +234,7 @@ def _add(fields: dict[str, str], line: str, place: str) -> None:
 
 def _lines_of(name: str) -> list[tuple[str, str]]:
     """Read a file of header lines; each with its place."""
-    try:
-        text = Path(name).read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
-        raise UsageError(f"cannot read the headers in {name!r}: {reason}") from exc
+    text = read_text(name, f"the headers in {name!r}", _MAX_HEADERS_BYTES)
     lines = enumerate(text.split("\n"), 1)
     return [
         (f"{name}:{number}", line.removesuffix("\r")) for number, line in lines

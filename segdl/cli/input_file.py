@@ -12,16 +12,15 @@ silence, it would lose a checksum that somebody relied on.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from segdl.cli.arguments import header_field
+from segdl.cli.arguments import header_field, read_text
 from segdl.errors import UsageError
 
 __all__ = ["Entry", "parse_entries", "read_entries"]
 
+_MAX_BYTES = 64 << 20
 _OPTIONS = ("out", "dir", "checksum", "header")
 
 
@@ -61,12 +60,7 @@ def read_entries(name: str) -> list[Entry]:
         UsageError: It can't be read, or a line is wrong.
     """
     shown = "<stdin>" if name == "-" else name
-    try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-        text = data.decode("utf-8-sig")
-    except (OSError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
-        raise UsageError(f"cannot read the input file {shown!r}: {reason}") from exc
+    text = read_text(name, f"the input file {shown!r}", _MAX_BYTES)
     return parse_entries(text.split("\n"), shown)
 
 

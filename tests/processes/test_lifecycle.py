@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -603,3 +604,35 @@ def test_shutdown_while_the_disk_is_slow(
     origin.total_rate = None
     again = make_engine().download(origin.blob_url(1, SIZE), tmp_path, "file")
     again.result(timeout=60)
+
+
+def test_signal_handlers_may_call_the_engine(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """They run in the middle of whatever the main thread does, its locks held."""
+    origin.total_rate = 8 * MIB
+    engine = make_engine(max_workers=1)
+    tasks = [
+        engine.download(origin.blob_url(n, SIZE), tmp_path, str(n)) for n in range(4)
+    ]
+    calls = 0
+
+    def handler(_signal: int, _frame: object) -> None:
+        nonlocal calls
+        task = tasks[calls % 4]
+        calls += 1
+        task.resume() if task.status == "paused" else task.pause()
+        engine.stats.get_overall_progress()
+
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
+    try:
+        while calls < 300:
+            for task in tasks:
+                task.pause()
+                task.resume()
+                engine.stats.get_overall_speed()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert all(task.cancel() for task in tasks)

@@ -1087,6 +1087,24 @@ def test_a_fast_source_without_room_takes_no_lane_away() -> None:
     assert len(stage.crew.fetches) == before
 
 
+def test_a_mirror_that_says_nothing_is_put_aside() -> None:
+    """What it was asked for is not waited for while others have nothing to do."""
+    stage = Stage(connections=2, mirrors=(MIRROR,))
+    stage.begin(64 * MIB)
+    (silent,) = stage.lanes_of(MIRROR)
+    stage.crew.pass_time(1.0)
+    while lanes := stage.lanes_of(URL):
+        stage.finish(lanes[0])
+    assert Stop(silent) not in stage.crew.messages(silent)
+    stage.crew.pass_time(1.1)
+    stage.lanes.fill()
+    assert Stop(silent) in stage.crew.messages(silent)
+    stage.fail(silent, StallError("stalled"))
+    stage.lanes.fill()
+    assert stage.lanes_of(MIRROR) == []
+    assert stage.lanes_of(URL)
+
+
 # --- links that are made anew ---------------------------------------------------------
 
 
