@@ -23,6 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE_SECONDS = 0.05
+_SHARED_MEMORY_NAMES = ("segdl", "psm_", "sem.mp-", "sem.loky-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +216,14 @@ def marked(name: str, value: str) -> list[int]:
             if wanted in variables and is_running(int(entry)):
                 found.append(int(entry))
     return found
+
+
+def shared_memory() -> set[str]:
+    """List the names in /dev/shm that are segdl's, or Python's multiprocessing's."""
+    with contextlib.suppress(FileNotFoundError):
+        names = os.listdir("/dev/shm")
+        return {name for name in names if name.startswith(_SHARED_MEMORY_NAMES)}
+    return set()
 
 
 def kill(pid: int) -> bool:

@@ -23,7 +23,7 @@ What a socket held was sent by the origin's account, though no process ever read
 so the limits count it. An origin that is throttled cannot fill a socket: it holds what
 came since the client last looked, which is taken as half a second of the rate, the
 time in which workers without a parent leave. After a round there must be no
-process, no file but the finished one, and no new name in /dev/shm.
+process, no file but the finished one, and no new name of segdl's in /dev/shm.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from bench._processes import (
     kill,
     marked,
     segdl_command,
+    shared_memory,
     wait_until,
 )
 from bench._record import record, run_mark
@@ -342,7 +343,7 @@ def play(
     place = directory / f"round-{number}"
     place.mkdir()
     log = place / "origin.log"
-    shared = set(os.listdir("/dev/shm"))
+    shared = shared_memory()
     victim, resumed = VICTIMS[number % len(VICTIMS)], None
     recorded: list[tuple[int, int]] = []
     try:
@@ -365,8 +366,8 @@ def play(
         outcome = account(read_log(log), resumed, recorded)
     finally:
         shutil.rmtree(place)
-    if not wait_until(lambda: set(os.listdir("/dev/shm")) <= shared, _GRACE_SECONDS):
-        raise Violation(f"left in /dev/shm: {set(os.listdir('/dev/shm')) - shared}")
+    if not wait_until(lambda: shared_memory() <= shared, _GRACE_SECONDS):
+        raise Violation(f"left in /dev/shm: {shared_memory() - shared}")
     return _judged(options, victim, outcome), seconds
 
 

@@ -39,7 +39,7 @@ from typing import Any
 
 from bench._content import MIB, is_blob, make_file, work_directory
 from bench._draw import MUST_COMPLETE, MUST_FAIL, Spec, plain_specs, specs
-from bench._processes import children, kill, rss_bytes, wait_until
+from bench._processes import children, kill, rss_bytes, shared_memory, wait_until
 from bench._record import record, run_mark
 from bench._served import Served, faulty_origin, nginx
 from bench._server import find_nginx, make_certificate
@@ -456,7 +456,7 @@ def _held() -> dict[str, set[str]]:
         "descriptor": set(os.listdir("/proc/self/fd")),
         "thread": {str(thread.ident) for thread in threading.enumerate()},
         "process": {str(pid) for pid in children(os.getpid())},
-        "/dev/shm": set(os.listdir("/dev/shm")),
+        "/dev/shm": shared_memory(),
     }
 
 

@@ -23,14 +23,13 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from bench._processes import shared_memory
+
 # No test is about time, and 200 ms are soon over on a busy machine.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 GRACE_SECONDS = 5.0
-
-# Shared memory and semaphores that Python's multiprocessing, or segdl, would name so.
-SHARED_MEMORY_NAMES = ("segdl", "psm_", "sem.mp-", "sem.loky-")
 
 Leftovers = dict[str, set[str]]
 
@@ -117,9 +116,7 @@ def _snapshot(directory: Path) -> Leftovers:
             if thread.name.startswith("segdl-")
         },
         "descriptor": _descriptors(),
-        "shared memory": {
-            name for name in _names("/dev/shm") if name.startswith(SHARED_MEMORY_NAMES)
-        },
+        "shared memory": shared_memory(),
         "temporary file": {
             name for name in _names(directory) if not name.startswith("pymp-")
         },
