@@ -493,14 +493,16 @@ class Job:
                 self._ending = completed  # also when it was to stop meanwhile
             self._end(completed)
 
-        def publish() -> None:
+        def work() -> str:
+            return store.publish(size, overwrite=overwrite)
+
+        def begin() -> None:
             plan = self.lanes.plan
             # Pieces may have been doubted while a helper was at work on the store.
             if plan is None or plan.finished:
-                work = lambda: store.publish(size, overwrite=overwrite)  # noqa: E731
                 self.offload(work, published, final=True)
 
-        self.once_idle(publish)
+        self.once_idle(begin)
 
     def _end(self, outcome: Outcome) -> None:
         """Begin to end: the lanes stop, and write what they hold."""
