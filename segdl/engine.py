@@ -230,6 +230,7 @@ class DownloadEngine:
             max_bytes,
             new_link,
         )
+        self._check_process()  # first: a fork may have left the lock taken
         with self._lock:
             self._check_usable()
             task._attach(self)
@@ -241,8 +242,8 @@ class DownloadEngine:
 
     def cancel_task(self, task_id: str) -> bool:
         """Give a task up and remove its partial files; True when that changed it."""
+        self._check_process()  # first: a fork may have left the lock taken
         with self._lock:
-            self._check_process()
             task = self._tasks.get(task_id)
             if task is None or task.status in FINAL:
                 return False
@@ -263,8 +264,8 @@ class DownloadEngine:
 
     def pause_task(self, task_id: str) -> bool:
         """Stop a task and keep what is there; True when that changed it."""
+        self._check_process()  # first: a fork may have left the lock taken
         with self._lock:
-            self._check_process()
             task = self._tasks.get(task_id)
             if task is None or task.status not in (PENDING, DOWNLOADING):
                 return False
@@ -278,8 +279,8 @@ class DownloadEngine:
 
     def resume_task(self, task_id: str) -> bool:
         """Let a paused or failed task go on; True when that changed it."""
+        self._check_process()  # first: a fork may have left the lock taken
         with self._lock:
-            self._check_process()
             task = self._tasks.get(task_id)
             if task is None or task.status not in (PAUSED, FAILED) or self._shut:
                 return False
