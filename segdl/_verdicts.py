@@ -96,11 +96,14 @@ class Verdicts:
 
     def _hashed(self, hashed: Hashed) -> None:
         job = self._job
-        if job.is_ending or not (self._comparing or job.phase == "verifying"):
-            return  # pieces were doubted meanwhile, so it is fetched and hashed again
+        if job.is_ending:
+            return
         if hashed.failure is not None:
+            # Also while it still transfers: nothing would be told at its end.
             job.fail(failure_from_json(hashed.failure))
             return
+        if not (self._comparing or job.phase == "verifying"):
+            return  # pieces were doubted meanwhile, so it is fetched and hashed again
         wrong = self._verification.wrong(hashed.digests)
         if self._comparing:
             self._compared(wrong)

@@ -1669,6 +1669,15 @@ def test_a_wrong_digest_while_the_disk_is_slow(make_play: MakePlay) -> None:
     play.run().failed(IntegrityError)
 
 
+def test_a_verifier_that_cannot_read_on(make_play: MakePlay) -> None:
+    """It hashes behind the transfer: what fails there fails the download."""
+    play = make_play(checksum=SHA256).start().run(recorded(2 * MIB))
+    assert play.job.phase == "transferring"
+    row = failure_to_json(StorageError("the disk has a bad sector"))
+    play.job.verdicts.on_hashed(Hashed(play.job.number, {}, row))
+    play.run().failed(StorageError, "bad sector")
+
+
 def test_a_link_that_is_long_in_the_making(make_play: MakePlay) -> None:
     """A stop does not wait for the caller's function."""
     play = make_play(new_url=lambda: URL)
