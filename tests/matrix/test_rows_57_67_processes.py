@@ -180,9 +180,10 @@ def test_60_worker_leaks_memory(
     """One that takes ever more is ended and replaced."""
     monkeypatch.setattr(_health, "_WORKER_BYTES", 150 * MIB)
     mark = tmp_path / "leaked"
+    # The mark first: the leak is ended at any moment.
     leaks = (
-        f"import os; leak = os.path.exists({str(mark)!r}) or b'x' * (400 << 20); "
-        f"open({str(mark)!r}, 'w').close()"
+        f"import os; second = os.path.exists({str(mark)!r}); "
+        f"open({str(mark)!r}, 'w').close(); leak = second or b'x' * (400 << 20)"
     )
     usual = processes._BOOTSTRAP
     monkeypatch.setattr(processes, "_BOOTSTRAP", f"{leaks};{usual}")
