@@ -121,8 +121,9 @@ class PartFile:
             try:
                 if not part._lock():
                     raise busy(path)
-                if part._is_named():
-                    part._check_ownership(final_name)
+                named = part._named()
+                if named is not None:
+                    part._check_ownership(named, final_name)
                     part._size = part._fstat().st_size
                     return part
             except BaseException:
@@ -312,8 +313,14 @@ class PartFile:
             return os.fstat(self.fd)
 
     def _is_named(self) -> bool:
+        return self._named() is not None
+
+    def _named(self) -> os.stat_result | None:
+        """Look at it by its name; None when that is another file's, or free."""
         found = self.directory.stat(self.name)
-        return found is not None and (found.st_dev, found.st_ino) == self.identity
+        if found is None or (found.st_dev, found.st_ino) != self.identity:
+            return None
+        return found
 
     def _lock(self) -> bool:
         """Take the lock; False when somebody else has it."""
@@ -333,10 +340,18 @@ class PartFile:
         self.locked = True
         return True
 
-    def _check_ownership(self, final_name: str | None) -> None:
-        found = self._fstat()
+    def _check_ownership(self, found: os.stat_result, final_name: str | None) -> None:
+        """
+        Raise unless the part is the user's own; take a mode widened by publish back.
+
+        Args:
+            found: Seen by the part's name: one link then means that it has no other.
+            final_name: The destination.
+        """
         other = self.directory.stat(final_name) if final_name else None
         finished = other is not None and (other.st_dev, other.st_ino) == self.identity
+        if found.st_nlink != (2 if finished else 1):
+            raise foreign(self.path, f"has {found.st_nlink} names")
         if finished:
             check_own(found, self.path)
         elif stat.S_IMODE(found.st_mode) == _final_mode(other):
@@ -346,8 +361,6 @@ class PartFile:
             _set_mode(self.fd, 0o600, self.path)
         else:
             check_private(found, self.path)
-        if found.st_nlink != (2 if finished else 1):
-            raise foreign(self.path, f"has {found.st_nlink} names")
 
 
 _open_parts: WeakSet[PartFile] = WeakSet()

@@ -439,6 +439,20 @@ def test_72_link_in_place_of_a_file(
         planted.unlink()  # the world's own check would not follow it either
 
 
+@pytest.mark.row("a hard link as NAME.part, with the mode of the file to replace")
+def test_72_hard_link_that_looks_like_a_publish_cut_short(world: World) -> None:
+    """A mode is taken back from a file without another name only."""
+    victim = Victim(world)
+    (world.out / NAME).write_bytes(OLD)
+    (world.out / NAME).chmod(0o640)
+    os.link(victim.path, world.out / PART)
+    world._before[world.out / NAME] = OLD
+    task = world.fetch(world.url(SIZE), on_exists="overwrite")
+    victim.check()
+    assert isinstance(task.exception(0), StorageError)
+    assert (world.out / NAME).read_bytes() == OLD
+
+
 @pytest.mark.row("the directory becomes a link to another one in mid-transfer")
 @pytest.mark.parametrize("processes", [0, 1])
 def test_72_directory_swapped_for_a_link(world: World, processes: int) -> None:
