@@ -21,8 +21,9 @@ from segdl.errors import StatusError, TransferError, UsageError
 
 SIZE = 20 * MIB + 77
 RATE = 16 * MIB
-# All four lanes are cut after 3 MB, and then the link has expired.
-EXPIRES = ["rst@byte3000000,4", "status=403@range5,*"]
+# All four lanes are cut after 3 MB (a reset would drop what nobody has read yet), and
+# then the link has expired.
+EXPIRES = ["fin@byte3000000,4", "status=403@range5,*"]
 
 
 class Links:

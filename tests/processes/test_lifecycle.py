@@ -268,7 +268,7 @@ def test_failed_task_goes_on_after_resume(
 ) -> None:
     """A failure keeps what is on disk, and resume() tries the rest again."""
     engine = make_engine(retry_times=0, connections=1)
-    url = origin.blob_url(6, SIZE, f=[f"rst@byte{4 * MIB}", "status=503@req2,1"])
+    url = origin.blob_url(6, SIZE, f=[f"fin@byte{4 * MIB}", "status=503@req2,1"])
     task = engine.download(url, tmp_path, "file")
     assert task.exception(timeout=60) is not None
     assert task.status == "failed"
