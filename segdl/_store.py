@@ -271,7 +271,7 @@ class Store:
             # Else the disk could keep the old bytes where new ones were lost: no hole.
             self.part.sync()
         self.check_space(header.size or 0)
-        self.part.truncate(header.size or 0)
+        self.part.truncate(header.size)
 
     def adopt(self, header: Header) -> None:
         """Go on with an earlier run's pieces under the link of a new header."""

@@ -151,11 +151,17 @@ class PartFile:
         """Absolute path."""
         return self.directory.path_of(self.name)
 
-    def truncate(self, size: int) -> None:
-        """Set the length: lengthening adds a hole, shortening drops bytes."""
-        with wrapped(f"set the size of {self.path} to {size} bytes"):
+    def truncate(self, size: int | None) -> None:
+        """
+        Set the length: lengthening adds a hole, shortening drops bytes.
+
+        Args:
+            size: In bytes; None drops all, and lets it grow from there.
+        """
+        length = size or 0
+        with wrapped(f"set the size of {self.path} to {length} bytes"):
             try:
-                os.ftruncate(self.fd, size)
+                os.ftruncate(self.fd, length)
             except OverflowError as exc:
                 raise system_error(errno.EFBIG) from exc
         self._size = size

@@ -510,6 +510,16 @@ def test_another_representation(tmp_path: Path, open_store: OpenStore) -> None:
     assert (found.header.size, found.accepted, found.doubtful) == (2 * PIECE, [], [])
 
 
+def test_restart_as_a_stream(open_store: OpenStore) -> None:
+    """A part begun again without a known length grows: it was not changed by others."""
+    store = begun(open_store, 0)
+    store.restart(header(size=None))
+    assert store.part is not None
+    os.pwrite(store.part.fd, b"x" * 100, 0)
+    store.checkpoint(0)
+    assert store.part.size == 100
+
+
 # --- two at a time --------------------------------------------------------------------
 
 
