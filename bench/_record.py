@@ -56,16 +56,22 @@ def recorded(section: str, path: Path = RELIABILITY) -> str:
 
 
 def run_mark() -> str:
-    """Say when and on which commit a run is made, such as "2026-11-25, 9c4d760"."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty=+"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    """
+    Say when and on which commit a run is made, such as "2026-11-25, 9c4d760".
+
+    A `+` says that more than this document, which the run writes, has changed since.
+    """
     day = datetime.now(timezone.utc).date().isoformat()
-    return f"{day}, {done.stdout.strip() or 'no commit'}"
+    commit = _git("describe", "--always")
+    changed = _git("status", "--porcelain", "-uno", "--", f":(exclude){RELIABILITY}")
+    return f"{day}, {commit or 'no commit'}{'+' if changed else ''}"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip()
 
 
 def _pattern(section: str) -> re.Pattern[str]:
