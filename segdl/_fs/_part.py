@@ -84,8 +84,7 @@ class PartFile:
         try:
             if not part._lock():
                 raise busy(path)
-            if size is not None:
-                part.truncate(size)
+            part.truncate(size)
         except DestinationBusy:
             part.close()  # it is the other engine's now
             raise
