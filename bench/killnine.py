@@ -472,8 +472,8 @@ def _summary(
         f"killnine: {len(killed)} rounds of {show_size(options.size)} ({victims}), "
         f"{len(killed)} exact, {sum(each.again for each in killed)} recorded bytes "
         f"sent again ({sum(each.compared for each in killed)} times the one that "
-        f"compares the validator), nothing left behind; undisturbed {seconds:.1f} s; seed "
-        f"{options.seed}, {total:.0f} s",
+        f"compares the validator), nothing left behind; undisturbed {seconds:.1f} s; "
+        f"seed {options.seed}, {total:.0f} s",
     )
 
 
