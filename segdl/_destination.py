@@ -16,11 +16,12 @@ from contextlib import suppress
 
 from segdl._fs import PartFile
 from segdl._headers import Validator
+from segdl._manifest import Header, url_digest
 from segdl._messages import Answered
 from segdl._names import SafeName, safe_name
 from segdl._plan import piece_size
 from segdl._request import Request
-from segdl._store import Found, Store, new_header, url_digest
+from segdl._store import Found, Store
 from segdl._urls import strip_secrets
 from segdl.errors import DestinationBusy, DestinationExists
 
@@ -245,3 +246,27 @@ class Destination:
                 "the same one with `segdl resume --url`, or give a checksum)"
             )
         return changed or "nothing proves that this is the same file"
+
+
+def new_header(
+    *,
+    name: SafeName,
+    size: int | None,
+    piece: int,
+    validator: Validator,
+    url: str,
+    url_sha256: str,
+    digest: str | None,
+) -> Header:
+    """Build a header whose part file is not made yet."""
+    return Header(
+        name=name,
+        size=size,
+        piece=piece,
+        validator=validator,
+        url_sha256=url_sha256,
+        url=strip_secrets(url),
+        digest=digest,
+        dev=0,
+        ino=0,
+    )

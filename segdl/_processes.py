@@ -63,6 +63,7 @@ class Worker:
         self.ailing: str | None = None  # what was wrong with it when it was ended
         self._unsent = bytearray()
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed = False
         self._thread: threading.Thread | None = None
         self._sentinel: int | None = None
         fds: list[int] = []
@@ -160,7 +161,10 @@ class Worker:
 
     def kill(self) -> None:
         """End a process at once; a thread can only be asked."""
-        if self._process is not None and self._process.poll() is None:
+        if self._killed or self._process is None:
+            return
+        if self._process.poll() is None:
+            self._killed = True
             self._process.kill()
             # One that hangs in the kernel (a dead disk) dies when that lets it go.
             self.join(_KILL_SECONDS)

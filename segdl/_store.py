@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from errno import ESTALE
-from hashlib import sha256
 from pathlib import Path
 from stat import S_IFREG
 
 from segdl import _fs
-from segdl._headers import Validator
 from segdl._manifest import (
     Header,
+    LoadedManifest,
     Manifest,
     Piece,
     find_manifests,
@@ -38,7 +37,6 @@ from segdl._names import (
 )
 from segdl._plan import Plan
 from segdl._ranges import ByteRange
-from segdl._urls import strip_secrets
 from segdl.errors import (
     DestinationBusy,
     DestinationExists,
@@ -49,11 +47,6 @@ from segdl.errors import (
 )
 
 _MAX_RENAMES = 10_000
-
-
-def url_digest(url: str) -> str:
-    """Give what the manifest keeps of a URL, to recognise it without its secrets."""
-    return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +146,7 @@ class Store:
         """
         for candidate in self._candidates(name):
             if self._is_free(candidate, url_sha256):
-                with suppress(DestinationBusy):
+                with suppress(DestinationBusy, DestinationExists):
                     return self.look(candidate)
         raise AssertionError("candidates end with an error")
 
@@ -169,15 +162,17 @@ class Store:
 
     def _is_free(self, name: SafeName, url_sha256: str | None) -> bool:
         part_name, manifest_name = sidecar_names(name)
-        if self.directory.exists(name):
-            return False
         if self.directory.exists(manifest_name):
             try:
                 header = load(self.directory, manifest_name).header
             except SegdlError:
                 return False
-            return header.url_sha256 == url_sha256
-        return not self.directory.exists(part_name)
+            if header.url_sha256 != url_sha256:
+                return False
+        elif self.directory.exists(part_name):
+            return False
+        # At last, as a publish of another engine goes from the part to the name.
+        return not self.directory.exists(name)
 
     def look(self, name: SafeName) -> Found | None:
         """
@@ -202,11 +197,12 @@ class Store:
             self._drop_lone_manifest()
             return None
         private = self._part_is_private()
+        known = private or self._is_manifest(self.manifest_name)
         self.part = _fs.PartFile.open_existing(
-            self.directory, self.part_name, final_name=name
+            self.directory, self.part_name, final_name=name if known else None
         )
         if not self.directory.exists(self.manifest_name):
-            self._refuse_lone_part()
+            self._refuse_lone_part(private)
             return None
         if self.part.links > 1:
             self._finish_publish()
@@ -225,6 +221,10 @@ class Store:
                 f"{exc}, so what is in {path} can't be trusted (remove both, or save "
                 "under another name)"
             ) from exc
+        assert self.manifest.loaded is not None
+        if self._note_published(self.manifest.loaded):
+            self.discard()  # dropping the manifest was cut short
+            return None
         return self._found()
 
     def check_space(self, size: int) -> None:
@@ -374,10 +374,11 @@ class Store:
 
         Raises:
             DestinationExists: The name was taken meanwhile; the part is kept.
-            StorageError: The part is not what it should be, has lost something, or
-                can't be published.
+            StorageError: The part is not what it should be, has lost something, can't
+                be published, or is no longer where it was.
         """
         assert self.part is not None
+        self.directory.check_place()
         if self.part.size != size:
             self.part.truncate(size)
         self._check_kept(size)
@@ -431,12 +432,21 @@ class Store:
         self.release()
 
     def release(self) -> None:
-        """Close and unlock part and manifest."""
-        if self.manifest is not None:
-            self.manifest.close()
-        if self.part is not None:
-            self.part.close()
+        """
+        Close and unlock part and manifest.
+
+        Raises:
+            StorageError: The file system had something to say at last (NFS); both are
+                closed nevertheless.
+        """
+        part, manifest = self.part, self.manifest
         self.part = self.manifest = None
+        try:
+            if manifest is not None:
+                manifest.close()
+        finally:
+            if part is not None:
+                part.close()
 
     def end(self, *, discard: bool) -> None:
         """
@@ -455,9 +465,11 @@ class Store:
             self.close()
 
     def close(self) -> None:
-        """Close everything; a second call does nothing."""
-        self.release()
-        self.directory.close()
+        """Close everything, as `release` does; a second call does nothing."""
+        try:
+            self.release()
+        finally:
+            self.directory.close()
 
     @contextmanager
     def _doubting(self) -> Iterator[None]:
@@ -478,31 +490,61 @@ class Store:
     def _finish_publish(self) -> None:
         """Go on where a publish was cut short between its two names."""
         assert self.part is not None
-        header = load(self.directory, self.manifest_name).header
+        loaded = load(self.directory, self.manifest_name)
+        try:
+            self._check_published(loaded)
+        except BaseException:
+            self.release()
+            raise
         self.part.publish(self.name, overwrite=False, durability=self.durability)
         self.directory.unlink(self.manifest_name)
         self.release()
-        self.published_url_sha256 = header.url_sha256
+        self.published_url_sha256 = loaded.header.url_sha256
 
     def _drop_lone_manifest(self) -> None:
         """Remove a manifest whose part was published or removed; nothing else."""
         if not self.directory.exists(self.manifest_name):
             return
+        # The part is the lock: another engine may be about to begin here.
+        part = _fs.PartFile.create(self.directory, self.part_name, 0)
         try:
-            header = load(self.directory, self.manifest_name).header
+            self._note_published(load(self.directory, self.manifest_name))
+            self.directory.unlink(self.manifest_name)
         except ManifestError:
             if is_blank(self.directory, self.manifest_name):
                 self.directory.unlink(self.manifest_name)
-            return  # else somebody else's file: `create` will refuse to replace it
-        there = self.directory.stat(self.name)
-        self.directory.unlink(self.manifest_name)
+            # Else somebody else's file: `create` will refuse to replace it.
+        finally:
+            part.remove()
+            part.close()
+
+    def _note_published(self, loaded: LoadedManifest) -> bool:
+        """Tell whether what has the final name is the file of a manifest."""
+        header, there = loaded.header, self.directory.stat(self.name)
         # The size too: ext4 gives inode numbers out again.
-        if there is not None and (there.st_dev, there.st_ino, there.st_size) == (
+        if there is None or (there.st_dev, there.st_ino, there.st_size) != (
             header.dev,
             header.ino,
             header.size,
         ):
-            self.published_url_sha256 = header.url_sha256
+            return False
+        self._check_published(loaded)
+        self.published_url_sha256 = header.url_sha256
+        return True
+
+    def _check_published(self, loaded: LoadedManifest) -> None:
+        """
+        Refuse an unfinished part that somebody gave the final name.
+
+        It has its full length from the beginning. All is recorded before a publish;
+        but a power cut may take records, and keep the name and what was flushed.
+        """
+        recorded = loaded.pieces.total_bytes()
+        if recorded != loaded.header.size and self.directory.has_hole(self.name):
+            raise DestinationExists(
+                f"{self.path} is the part of a download that is not finished: it was "
+                f"renamed or linked (only {self.part_name} may be its name, to go on)"
+            )
 
     def _part_is_private(self) -> bool:
         """Whether the part has the mode and the one name that segdl gave it."""
@@ -521,15 +563,15 @@ class Store:
         self.discard()
         self.directory.unlink(self.manifest_name)
 
-    def _refuse_lone_part(self) -> None:
-        """Drop a part that was never written; refuse one that was."""
+    def _refuse_lone_part(self, private: bool) -> None:
+        """Drop a part that was never written; refuse one that was, or is not ours."""
         assert self.part is not None
-        if self.part.blocks() > 0:
+        if not private or not self.part.is_empty():
             path = self.part.path
             self.release()
             raise DestinationExists(
-                f"{path} holds data but has no manifest beside it, so what is in it "
-                "can't be trusted (remove it, or save under another name)"
+                f"{path} has no manifest beside it, so what is in it can't be trusted "
+                "(remove it, or save under another name)"
             )
         self.discard()
 
@@ -553,27 +595,3 @@ class Store:
             doubt = moved or needs_verification(piece, loaded, self.part.has_hole, boot)
             (doubtful if doubt else accepted).append(piece)
         return Found(header=header, accepted=accepted, doubtful=doubtful)
-
-
-def new_header(
-    *,
-    name: SafeName,
-    size: int | None,
-    piece: int,
-    validator: Validator,
-    url: str,
-    url_sha256: str,
-    digest: str | None,
-) -> Header:
-    """Build a header whose part file is not made yet."""
-    return Header(
-        name=name,
-        size=size,
-        piece=piece,
-        validator=validator,
-        url_sha256=url_sha256,
-        url=strip_secrets(url),
-        digest=digest,
-        dev=0,
-        ino=0,
-    )

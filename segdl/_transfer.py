@@ -328,7 +328,7 @@ class Transfers:
             self._set_up(curl, lane)
             self._multi.add_handle(curl)
         except pycurl.error as error:
-            # A URL of more than 8 MB, say: an exception nobody takes ends the worker.
+            # A password of 8 MB, say: an exception that nobody takes ends the worker.
             raise TransferError(f"libcurl refused the request: {error}") from error
         self._by_curl[curl] = lane
 
@@ -520,12 +520,13 @@ class Transfers:
         if lane.sink is None:
             return lane.fetch.begin
         try:
-            return lane.sink.finish()
+            try:
+                return lane.sink.finish()
+            finally:
+                self._release_sink(lane.sink, lane.part)
         except SegdlError as error:
             lane.failure = error
             return lane.sink.written
-        finally:
-            self._release_sink(lane.sink, lane.part)
 
     def _release_sink(self, sink: Sink, part: PartRef | None) -> None:
         assert part is not None

@@ -30,6 +30,9 @@ from segdl.errors import RedirectRefused, UsageError
 
 INVALID_URL = "<invalid URL>"
 
+# Far more than servers take (8 - 16 KiB), so that nothing real is refused.
+_MAX_URL_CHARACTERS = 65_536
+
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OTHER_SCHEMES = {
     "file": "copy a local file with cp",
@@ -389,6 +392,11 @@ def _checked(url: object) -> _Parts:
         raise _Flaw(f"the URL is {type(url).__name__}", "give a str")
     if not url:
         raise _Flaw("the URL is empty", "give an http or https URL")
+    if len(url) > _MAX_URL_CHARACTERS:
+        raise _Flaw(
+            f"the URL has {len(url)} characters",
+            f"more than {_MAX_URL_CHARACTERS} are not taken",
+        )
     if "\\" in url:
         raise _Flaw("the URL holds a backslash", "write / or %5C")
     found = _SPACE_OR_CONTROL.search(url)

@@ -28,7 +28,6 @@ from segdl._names import SafeName
 from segdl._reports import Reports
 from segdl._request import Request, checked_request
 from segdl._scheduler import Scheduler
-from segdl._store import url_digest
 from segdl._threads import SLICE_SECONDS
 from segdl._unfinished import discard_unfinished, unfinished
 from segdl._version import __version__
@@ -314,8 +313,8 @@ class DownloadEngine:
 
         A manifest keeps no URL query, since that may be a secret: a download whose URL
         had one comes back as a failed task that says so. Submit such a URL again with
-        `download`, and it goes on from what is there. One that can't go on here, as its
-        digest can't be computed, comes back as a failed task too.
+        `download`, and it goes on from what is there. So does one whose manifest is
+        damaged, or whose digest can't be computed here.
 
         Returns:
             The tasks, in order of their names.
@@ -324,19 +323,14 @@ class DownloadEngine:
             StorageError: The directory can't be read.
         """
         tasks = []
-        for header in unfinished(Path(directory)):
-            name = header.name
+        for left in unfinished(Path(directory)):
             try:
-                if url_digest(header.url) != header.url_sha256:
-                    raise UsageError(
-                        f"the URL of {name} is not known whole: a query is never "
-                        "stored; give the URL again to go on with what is there"
-                    )
+                header = left.usable()
                 task = self.download(
-                    header.url, directory, name, checksum=header.digest
+                    header.url, directory, left.name, checksum=header.digest
                 )
-            except UsageError as error:
-                task = self._failed_task(header.url, directory, name, error)
+            except SegdlError as error:
+                task = self._failed_task(left.url, directory, left.name, error)
             tasks.append(task)
         return tasks
 
@@ -558,7 +552,7 @@ class DownloadEngine:
                 discard_unfinished(request.directory, name, request.identity)
 
     def _failed_task(
-        self, url: str, directory: str | os.PathLike[str], name: str, error: UsageError
+        self, url: str, directory: str | os.PathLike[str], name: str, error: SegdlError
     ) -> DownloadTask:
         """Make the task of a download that can't even be asked for."""
         task = DownloadTask(url, directory, name)

@@ -95,7 +95,10 @@ class DownloadQueue(Generic[TaskT]):
             while self._heap:
                 entry = heapq.heappop(self._heap)
                 if self._is_waiting(entry):
-                    return self._waiting.pop(entry[2])[1]
+                    # A signal handler may come in between, and take it out.
+                    found = self._waiting.pop(entry[2], None)
+                    if found is not None:
+                        return found[1]
             return None
 
     def remove_task(self, id: str) -> bool:  # noqa: A002 - the contract's name
@@ -125,11 +128,13 @@ class DownloadQueue(Generic[TaskT]):
             A new list, in the order they would be served.
         """
         with self._lock:
-            return [
-                self._waiting[entry[2]][1]
-                for entry in sorted(self._heap)
-                if self._is_waiting(entry)
-            ]
+            waiting = self._waiting.copy()
+            heap = sorted(self._heap)
+        return [
+            waiting[task_id][1]
+            for _, turn, task_id in heap
+            if task_id in waiting and waiting[task_id][0] == turn
+        ]
 
     def clear(self) -> None:
         """Take every task out."""

@@ -316,6 +316,16 @@ class DownloadTask:
         self._set_status(FAILED)
 
 
+def _renew_in_child() -> None:
+    """Let the child of a fork not wait for a thread of its parent to let go."""
+    global _changed
+    _changed = threading.Condition()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_in_child)
+
+
 def wake_waiters() -> None:
     """Let every `DownloadTask.wait` look again."""
     with _changed:

@@ -7,8 +7,8 @@
       └─ AppendLog   NAME.segdl: one write a        └─ direct descriptor (O_DIRECT),
                      batch of records                  where the file system has it
 
-`_base` has directories and small files, `_part` the part file as the parent holds it,
-`_writer` the part file as a worker writes it, `_reader` files read back.
+`_base` has directories and small files, `_append` the manifest's log, `_part` the part
+file as the parent holds it, `_writer` as a worker writes it, `_reader` files read back.
 
 An error of the system is wrapped once, here, into `StorageError` or one of its kinds:
 the message says what failed, at which path, with which numbers, and what to do.
@@ -24,10 +24,9 @@ its seam does without: paths, no lock, "no hole", buffered writes.
 
 from __future__ import annotations
 
+from segdl._fs._append import AppendLog, append_file
 from segdl._fs._base import (
-    AppendLog,
     Directory,
-    append_file,
     boot_id,
     check_space,
     current_umask,

@@ -1,4 +1,4 @@
-"""Directories, small files and the append log; errors are wrapped here."""
+"""Directories and small files; errors are wrapped here."""
 
 from __future__ import annotations
 
@@ -85,6 +85,7 @@ class Directory:
     def __init__(self, path: str, fd: int | None) -> None:
         self.path = path
         self.fd = fd
+        self._keeps_modes: bool | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], create: bool = True) -> Directory:
@@ -155,15 +156,59 @@ class Directory:
             found = os.statvfs(self.path if self.fd is None else self.fd)
         return bool(found.f_flag & os.ST_RDONLY)
 
-    def free_bytes(self) -> int:
-        """Give what an ordinary user may still write here."""
+    def check_place(self) -> None:
+        """Raise `StorageError` when its path leads to another directory by now."""
+        if self.fd is None:
+            return
+        with wrapped(f"look at {self.path}"):
+            own = os.fstat(self.fd)
+            try:
+                found = os.stat(self.path)
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+        if found is None or not os.path.samestat(found, own):
+            raise StorageError(
+                f"{self.path} was moved, removed or replaced while it was in use (what "
+                "was downloaded is where it was moved to: move it back, or resume it "
+                "there)",
+                errno=errno.ESTALE,
+            )
+
+    def keeps_modes(self) -> bool:
+        """
+        Whether a new file gets the owner and the mode that it is made with.
+
+        Some file systems have neither (ntfs-3g, CIFS, WSL's drives): there all files
+        look alike, whoever made them, and the mount decides who may write to them.
+        It is found out with a file of its own, when something depends on it.
+        """
+        if self._keeps_modes is None:
+            self._keeps_modes = self._tried_modes()
+        return self._keeps_modes
+
+    def _tried_modes(self) -> bool:
+        name = temporary_name(f"{os.getpid()} {threading.get_ident()}")
+        try:
+            fd = self.open_file(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        except OSError:
+            return True  # nothing can be made here, so all checks are to hold
+        try:
+            found = os.fstat(fd)
+        finally:
+            os.close(fd)
+            self.unlink(name)
+        return _is_private(found)
+
+    def free_bytes(self) -> int | None:
+        """Give what an ordinary user may still write here; None when it is not told."""
         with wrapped(f"read the free space of {self.path}"):
             if not hasattr(os, "statvfs"):
                 import shutil
 
                 return shutil.disk_usage(self.path).free
             found = os.statvfs(self.path if self.fd is None else self.fd)
-        return found.f_bavail * found.f_frsize
+        # Some file systems of user space (FUSE) say 0 to everything.
+        return found.f_bavail * found.f_frsize if found.f_blocks else None
 
     def check_name(self, name: str) -> None:
         """Raise `StorageError` when the file system cannot hold so long a name."""
@@ -187,6 +232,15 @@ class Directory:
                 return os.stat(self.at(name), dir_fd=self.fd, follow_symlinks=False)
             except FileNotFoundError:
                 return None
+
+    def has_hole(self, name: str) -> bool:
+        """Tell whether a file has bytes that were never written; see `has_hole`."""
+        with wrapped(f"look for holes in {self.path_of(name)}"):
+            fd = self.open_file(name, os.O_RDONLY)
+            try:
+                return has_hole(fd, 0, os.fstat(fd).st_size)
+            finally:
+                os.close(fd)
 
     def names(self) -> list[str]:
         """List what is in it, sorted."""
@@ -263,26 +317,38 @@ def not_a_directory(path: str) -> StorageError:
     )
 
 
-def check_own(found: os.stat_result, path: str) -> None:
+def check_own(found: os.stat_result, directory: Directory, name: str) -> None:
     """Raise `StorageError` for what is no regular file, or another user's."""
     if not stat.S_ISREG(found.st_mode):
-        raise foreign(path, "is not a regular file")
-    # Elsewhere there are neither owners nor mode bits.
-    if hasattr(os, "getuid") and found.st_uid != os.getuid():
-        raise foreign(path, f"belongs to user {found.st_uid}")
+        raise foreign(directory.path_of(name), "is not a regular file")
+    if not _is_own(found) and directory.keeps_modes():
+        raise foreign(directory.path_of(name), f"belongs to user {found.st_uid}")
 
 
-def check_private(found: os.stat_result, path: str) -> None:
+def check_private(found: os.stat_result, directory: Directory, name: str) -> None:
     """
     Refuse a file that somebody else could have written.
 
     Raises:
         StorageError: Not a regular file, another user's, or writable by others.
     """
-    check_own(found, path)
-    if hasattr(os, "getuid") and found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    check_own(found, directory, name)
+    if not _is_private(found) and directory.keeps_modes():
         mode = stat.S_IMODE(found.st_mode)
-        raise foreign(path, f"has mode {mode:04o}, so others can write to it")
+        raise foreign(
+            directory.path_of(name), f"has mode {mode:04o}, so others can write to it"
+        )
+
+
+def _is_own(found: os.stat_result) -> bool:
+    # Elsewhere there are neither owners nor mode bits.
+    return not hasattr(os, "getuid") or found.st_uid == os.getuid()
+
+
+def _is_private(found: os.stat_result) -> bool:
+    if not hasattr(os, "getuid"):
+        return True
+    return _is_own(found) and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def foreign(path: str, trouble: str) -> StorageError:
@@ -311,97 +377,33 @@ def pwrite(fd: int, data: memoryview, offset: int) -> int:
     return os.write(fd, data)
 
 
+def has_hole(fd: int, offset: int, length: int) -> bool:
+    """
+    Tell whether bytes of a range were never written, or lost in a power cut.
+
+    What lies beyond the end of the file counts as a hole. False where the file system
+    does not know its holes, so True proves a loss and False nothing.
+    """
+    end = offset + length
+    if end > os.fstat(fd).st_size:
+        return True
+    seek_hole = getattr(os, "SEEK_HOLE", None)
+    if length == 0 or seek_hole is None:
+        return False
+    try:
+        return os.lseek(fd, offset, seek_hole) < end
+    except OSError as exc:
+        if exc.errno in UNSUPPORTED:
+            return False
+        raise
+
+
 def fdatasync(fd: int) -> None:
     """Wait for the data and the length of a file, not for its times."""
     if hasattr(os, "fdatasync"):
         os.fdatasync(fd)
     else:
         os.fsync(fd)
-
-
-class AppendLog:
-    """
-    A file that only grows, by one write a batch; use `append_file`.
-
-    After a failed append the file ends where it ended before, so that the next line
-    never continues a torn one.
-
-    Attributes:
-        size: Its length in bytes.
-    """
-
-    def __init__(self, directory: Directory, name: str, fd: int) -> None:
-        found = os.fstat(fd)
-        self.path = directory.path_of(name)
-        self.size = found.st_size
-        self._identity = (found.st_dev, found.st_ino)
-        self._directory = directory
-        self._name = name
-        self._fd = fd
-        self._torn = False
-
-    def append(self, data: bytes) -> None:
-        """
-        Add `data` to the end, whole or not at all.
-
-        Raises:
-            DiskFull: No room.
-            StorageError: The write failed.
-        """
-        if self._torn:
-            self._cut()
-        try:
-            with wrapped(f"append {len(data)} bytes to {self.path}"):
-                write_all(self._fd, data)
-        except BaseException:
-            self._torn = True
-            with suppress(
-                StorageError
-            ):  # the append's error says more; cut again later
-                self._cut()
-            raise
-        self.size += len(data)
-
-    def is_ours(self) -> bool:
-        """Tell whether its name is still this file, as long as we made it."""
-        found = self._directory.stat(self._name)
-        return found is not None and (
-            (found.st_dev, found.st_ino, found.st_size) == (*self._identity, self.size)
-        )
-
-    def _cut(self) -> None:
-        with wrapped(f"cut {self.path} back to {self.size} bytes"):
-            os.ftruncate(self._fd, self.size)
-        self._torn = False
-
-    def sync(self) -> None:
-        """Wait until what was appended is on the disk; an error is final."""
-        with wrapped(f"flush {self.path}"):
-            fdatasync(self._fd)
-
-    def close(self) -> None:
-        """Close it; a second call does nothing."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            os.close(fd)
-
-
-def append_file(directory: Directory, name: str) -> AppendLog:
-    """
-    Open an existing private file for appending.
-
-    Raises:
-        StorageError: It is missing, a link, or could be somebody else's.
-    """
-    path = directory.path_of(name)
-    with wrapped(f"open {path}"):
-        fd = directory.open_file(name, os.O_WRONLY | os.O_APPEND)
-        try:
-            check_private(os.fstat(fd), path)
-            return AppendLog(directory, name, fd)
-        except BaseException:
-            os.close(fd)
-            raise
 
 
 def temporary_name(name: str) -> str:
@@ -480,7 +482,7 @@ def read_capped(directory: Directory, name: str, max_bytes: int) -> bytes:
     with wrapped(f"read {path}"):
         fd = directory.open_file(name, os.O_RDONLY)
         with open(fd, "rb") as file:
-            check_private(os.fstat(fd), path)
+            check_private(os.fstat(fd), directory, name)
             return file.read(max_bytes)
 
 
@@ -490,7 +492,7 @@ def truncate_name(directory: Directory, name: str, length: int) -> None:
     with wrapped(f"cut {path} to {length} bytes"):
         fd = directory.open_file(name, os.O_WRONLY)
         try:
-            check_private(os.fstat(fd), path)
+            check_private(os.fstat(fd), directory, name)
             os.ftruncate(fd, length)
         finally:
             os.close(fd)
@@ -498,12 +500,16 @@ def truncate_name(directory: Directory, name: str, length: int) -> None:
 
 def check_space(directory: Directory, needed_bytes: int) -> None:
     """
-    Compare what a download still needs with what is free; nothing is reserved.
+    Compare what a download still needs with what is free, where that is told.
+
+    Nothing is reserved.
 
     Raises:
         DiskFull: With the needed, free and missing bytes.
     """
     free = directory.free_bytes()
+    if free is None:
+        return
     missing = needed_bytes - free
     if missing > 0:
         raise DiskFull(

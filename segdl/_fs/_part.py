@@ -17,6 +17,7 @@ from segdl._fs._base import (
     current_umask,
     fdatasync,
     foreign,
+    has_hole,
     storage_error,
     system_error,
     wrapped,
@@ -26,6 +27,7 @@ from segdl.errors import DestinationBusy, DestinationExists, StorageError
 _NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 # vfat and exfat answer EPERM to link, some Android file systems EACCES.
 _NO_LINKS = UNSUPPORTED | {errno.EPERM, errno.EACCES, errno.EMLINK}
+_NO_MODES = UNSUPPORTED | {errno.EPERM}
 
 
 class PartFile:
@@ -104,8 +106,9 @@ class PartFile:
         Args:
             directory: It is in.
             name: Of the part file.
-            final_name: The destination. A part with two names is taken only if this
-                is the other one: the state between `link` and `unlink` of a publish.
+            final_name: The destination, where a manifest vouches for the part: only
+                then a publish that was cut short may have widened its mode, or given
+                it this name as its second.
 
         Raises:
             DestinationBusy: Another engine has it locked.
@@ -165,31 +168,29 @@ class PartFile:
                 raise system_error(errno.EFBIG) from exc
         self._size = size
 
+    def is_empty(self) -> bool:
+        """Whether it was never written, for certain: False where that is not told."""
+        if self._fstat().st_size == 0:
+            return True
+        if self.blocks() or not hasattr(os, "SEEK_DATA"):
+            return False
+        # Some file systems say 0 blocks whatever is in a file.
+        try:
+            os.lseek(self.fd, 0, os.SEEK_DATA)
+        except OSError as exc:
+            return exc.errno == errno.ENXIO
+        return False
+
     def blocks(self) -> int:
-        """Give the number of allocated 512-byte blocks; 0 means never written."""
+        """Give the number of allocated 512-byte blocks."""
         found = self._fstat()
         # Windows does not tell: every byte counts as written.
         return int(getattr(found, "st_blocks", -(-found.st_size // 512)))
 
     def has_hole(self, offset: int, length: int) -> bool:
-        """
-        Tell whether bytes of a range were never written, or lost in a power cut.
-
-        What lies beyond the end of the file counts as a hole. False where the file
-        system does not know its holes, so True proves a loss and False nothing.
-        """
-        end = offset + length
-        if end > self._fstat().st_size:
-            return True
-        seek_hole = getattr(os, "SEEK_HOLE", None)
-        if length == 0 or seek_hole is None:
-            return False
-        try:
-            return os.lseek(self.fd, offset, seek_hole) < end
-        except OSError as exc:
-            if exc.errno in UNSUPPORTED:
-                return False
-            raise storage_error(exc, f"look for holes in {self.path}") from exc
+        """Tell whether bytes of a range were never written, or lost: see `has_hole`."""
+        with wrapped(f"look for holes in {self.path}"):
+            return has_hole(self.fd, offset, length)
 
     def read(self, offset: int, length: int) -> bytes:
         """Read some bytes back."""
@@ -269,7 +270,7 @@ class PartFile:
     ) -> None:
         directory = self.directory
         path = directory.path_of(name)
-        _set_mode(self.fd, _final_mode(replaced), self.path)
+        self._set_mode(_final_mode(replaced))
         try:
             if not overwrite and self._linked(name):
                 return
@@ -278,7 +279,7 @@ class PartFile:
             directory.rename(self.name, name)
         except BaseException:
             with suppress(StorageError):  # the first error says more
-                _set_mode(self.fd, 0o600, self.path)
+                self._set_mode(0o600)
             raise
 
     def _linked(self, name: str) -> bool:
@@ -311,7 +312,9 @@ class PartFile:
         _open_parts.discard(self)
         if self.fd >= 0:
             fd, self.fd = self.fd, -1
-            os.close(fd)
+            # The last word of a file system that writes late (NFS).
+            with wrapped(f"close {self.path}"):
+                os.close(fd)
 
     def _fstat(self) -> os.stat_result:
         with wrapped(f"look at {self.path}"):
@@ -358,14 +361,24 @@ class PartFile:
         if found.st_nlink != (2 if finished else 1):
             raise foreign(self.path, f"has {found.st_nlink} names")
         if finished:
-            check_own(found, self.path)
-        elif stat.S_IMODE(found.st_mode) == _final_mode(other):
+            check_own(found, self.directory, self.name)
+        elif final_name and stat.S_IMODE(found.st_mode) == _final_mode(other):
             # `publish` was cut short before the name: take its mode back.
-            check_own(found, self.path)
+            check_own(found, self.directory, self.name)
             self.shared = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH))
-            _set_mode(self.fd, 0o600, self.path)
+            self._set_mode(0o600)
         else:
-            check_private(found, self.path)
+            check_private(found, self.directory, self.name)
+
+    def _set_mode(self, mode: int) -> None:
+        if not hasattr(os, "fchmod"):
+            return
+        try:
+            os.fchmod(self.fd, mode)
+        except OSError as exc:
+            if exc.errno in _NO_MODES and not self.directory.keeps_modes():
+                return
+            raise storage_error(exc, f"set the mode of {self.path}") from exc
 
 
 _open_parts: WeakSet[PartFile] = WeakSet()
@@ -388,12 +401,6 @@ def _close_in_child() -> None:
 def _final_mode(replaced: os.stat_result | None) -> int:
     """Give the mode of a published file: that of the one it replaces, if any."""
     return replaced.st_mode & 0o777 if replaced else 0o666 & ~current_umask()
-
-
-def _set_mode(fd: int, mode: int, path: str) -> None:
-    if hasattr(os, "fchmod"):
-        with wrapped(f"set the mode of {path}"):
-            os.fchmod(fd, mode)
 
 
 def _exists(path: str) -> DestinationExists:

@@ -125,14 +125,24 @@ class PartWriter:
     def _close_direct(self) -> None:
         if self._direct_fd >= 0:
             fd, self._direct_fd = self._direct_fd, -1
-            os.close(fd)
+            _close(fd, self.path)
 
     def close(self) -> None:
-        """Close it; a second call does nothing."""
+        """
+        Close it; a second call does nothing.
+
+        Raises:
+            DiskFull, StorageError: The file system writes late (NFS), and could not.
+        """
         self._close_direct()
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            _close(fd, self.path)
+
+
+def _close(fd: int, path: str) -> None:
+    with wrapped(f"close {path}"):
+        os.close(fd)
 
 
 def _pwrite(fd: int, view: memoryview, offset: int) -> int:

@@ -51,7 +51,7 @@ from segdl._manifest._load import (
     needs_verification,
     parse,
 )
-from segdl._manifest._records import Header, Piece, PieceTable, Run
+from segdl._manifest._records import Header, Piece, PieceTable, Run, url_digest
 from segdl._manifest._store import Manifest
 
 __all__ = [
@@ -66,4 +66,5 @@ __all__ = [
     "load",
     "needs_verification",
     "parse",
+    "url_digest",
 ]

@@ -8,6 +8,7 @@ import time
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 from zlib import crc32
 
@@ -42,6 +43,11 @@ _HEADER_KEYS = (
     "created",
     "nonce",
 )
+
+
+def url_digest(url: str) -> str:
+    """Give what the manifest keeps of a URL, to recognise it without its secrets."""
+    return sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

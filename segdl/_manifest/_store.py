@@ -316,10 +316,17 @@ class Manifest:
             log.close()
 
     def remove(self) -> None:
-        """Close and remove the file, after the part file was published or removed."""
+        """
+        Close and remove the file, after the part file was published or removed.
+
+        After a rename the part's name is free, so another engine may have put its own
+        manifest here: that one stays.
+        """
+        ours = self._log is None or self._log.is_named()
         self.close()
-        self._directory.unlink(_fs.temporary_name(self._name))
-        self._directory.unlink(self._name)
+        if ours:
+            self._directory.unlink(_fs.temporary_name(self._name))
+            self._directory.unlink(self._name)
 
     def _opened_log(self) -> _fs.AppendLog:
         if self._log is None:

@@ -26,6 +26,7 @@ __all__ = [
     "engine_config",
     "header_field",
     "header_fields",
+    "path_argument",
     "read_text",
 ]
 
@@ -152,6 +153,13 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
     except UsageError as exc:
         name, _, rest = str(exc).partition(" ")
         raise UsageError(f"{options.get(name, name)} {rest}") from exc
+
+
+def path_argument(text: str) -> str:
+    """Take a path; an empty one, as of a variable that is not set, is no path."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return text
 
 
 def _value(text: str) -> int | float | str:

@@ -23,9 +23,16 @@ from typing import TYPE_CHECKING
 from segdl import _fs
 from segdl._manifest import load
 from segdl._names import MANIFEST_SUFFIX, PART_SUFFIX, SafeName, sidecar_names
+from segdl.cli.arguments import path_argument
 from segdl.cli.exit_codes import OK
 from segdl.cli.units import bytes_text
-from segdl.errors import DestinationBusy, ManifestError, SegdlError, StorageError
+from segdl.errors import (
+    DestinationBusy,
+    DestinationExists,
+    ManifestError,
+    SegdlError,
+    StorageError,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +49,12 @@ _BLOCK_BYTES = 512  # of st_blocks, whatever the file system's own blocks are
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `segdl clean`."""
     add = parser.add_argument
-    add("directory", metavar="DIR", help="to look into; its own files, not deeper")
+    add(
+        "directory",
+        type=path_argument,
+        metavar="DIR",
+        help="to look into; its own files, not deeper",
+    )
     add("--yes", action="store_true", help="remove them")
     add("-q", "--quiet", action="store_true", help="no output but errors")
     add("--json", action="store_true", help="as one JSON object")
@@ -170,7 +182,7 @@ def _of_lone_part(
         return
     except StorageError:
         return
-    is_empty = part.blocks() == 0
+    is_empty = part.is_empty()
     part.close()  # before the caller removes it, which takes the lock again
     if is_empty:
         yield Orphan(kind="empty part", names=(name,), bytes=0)
@@ -195,12 +207,26 @@ def remove(directory: _fs.Directory, orphan: Orphan) -> bool:
         return True
     manifest = orphan.names[-1]
     if orphan.kind == "manifest":
-        part = manifest.removesuffix(MANIFEST_SUFFIX) + PART_SUFFIX
-        if directory.exists(part) or _manifest_of(directory, manifest) is None:
-            return False
-        directory.unlink(manifest)
-        return True
+        return _remove_manifest(directory, manifest)
     return _remove_part(directory, orphan)
+
+
+def _remove_manifest(directory: _fs.Directory, name: str) -> bool:
+    # A part file is the lock: an engine may be about to begin here.
+    try:
+        part = _fs.PartFile.create(
+            directory, name.removesuffix(MANIFEST_SUFFIX) + PART_SUFFIX, 0
+        )
+    except (DestinationBusy, DestinationExists):
+        return False
+    try:
+        if _manifest_of(directory, name) is None:
+            return False
+        directory.unlink(name)
+    finally:
+        part.remove()
+        part.close()
+    return True
 
 
 def _remove_part(directory: _fs.Directory, orphan: Orphan) -> bool:
@@ -219,7 +245,7 @@ def _remove_part(directory: _fs.Directory, orphan: Orphan) -> bool:
             return False
         raise
     try:
-        if orphan.kind == "empty part" and part.blocks() > 0:
+        if orphan.kind == "empty part" and not part.is_empty():
             return False
         for name in orphan.names:
             directory.unlink(name)

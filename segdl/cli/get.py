@@ -167,7 +167,7 @@ def _refuse_duplicates(downloads: list[_Download]) -> None:
         entry = each.entry
         name = entry.name
         key = (
-            each.directory,
+            os.path.realpath(each.directory),
             "url" if name is None else "name",
             entry.url if name is None else name,
         )

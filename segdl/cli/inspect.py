@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from segdl.cli.arguments import path_argument
 from segdl.cli.exit_codes import OK
 from segdl.cli.sidecar import Sidecar
 from segdl.cli.units import bytes_text
@@ -32,7 +33,10 @@ _MIN_COLUMNS, _MAX_COLUMNS = 10, 200
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `segdl inspect`."""
     parser.add_argument(
-        "file", metavar="FILE", help="the download, its .part or its .segdl"
+        "file",
+        type=path_argument,
+        metavar="FILE",
+        help="the download, its .part or its .segdl",
     )
     parser.add_argument("--json", action="store_true", help="as one JSON object")
 

@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from segdl._store import url_digest
-from segdl.cli.arguments import add_engine_options, add_output_options, engine_config
+from segdl._manifest import url_digest
+from segdl._unfinished import check_named
+from segdl.cli.arguments import (
+    add_engine_options,
+    add_output_options,
+    engine_config,
+    path_argument,
+)
 from segdl.cli.session import run_tasks
 from segdl.cli.sidecar import Sidecar
 from segdl.errors import UsageError
@@ -26,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "paths",
         nargs="+",
+        type=path_argument,
         metavar="DIR|FILE",
         help="a directory, or a download by its own name or its .part's or .segdl's",
     )
@@ -42,11 +49,7 @@ def run(args: argparse.Namespace, console: Console) -> int:
     """Go on; give the exit code."""
     config = engine_config(args)
     # Looked at before anything starts: a wrong path refuses the whole call.
-    places = [
-        path if os.path.isdir(path) else Sidecar.find(path)
-        for path in dict.fromkeys(args.paths)
-    ]
-
+    places = _places(args.paths)
     if args.url is not None and [type(place) for place in places] != [Sidecar]:
         raise UsageError("--url is the new link of one download: name one FILE with it")
 
@@ -65,10 +68,26 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return run_tasks(args, console, config, submit)
 
 
+def _places(paths: list[str]) -> list[str | Sidecar]:
+    """Find what is meant, each download once, however often it is named."""
+    directories = [path for path in paths if os.path.isdir(path)]
+    places: dict[str, str | Sidecar]
+    places = {os.path.realpath(path): path for path in directories}
+    for path in paths:
+        if path in directories:
+            continue
+        sidecar = Sidecar.find(path)
+        directory = os.path.realpath(sidecar.directory)
+        if directory not in places:
+            places[os.path.join(directory, sidecar.manifest)] = sidecar
+    return list(places.values())
+
+
 def _resume_one(
     engine: DownloadEngine, sidecar: Sidecar, url: str | None
 ) -> DownloadTask:
     header = sidecar.load().header
+    check_named(header, sidecar.manifest)
     if url is None and url_digest(header.url) != header.url_sha256:
         raise UsageError(
             f"the URL of {header.name} had a query, which is never stored; give the "

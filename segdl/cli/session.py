@@ -154,7 +154,7 @@ class _Report:
 
     def _completed(self, task: DownloadTask) -> None:
         path = task.result(0)
-        other = self._saved.setdefault(path, task)
+        other = self._saved.setdefault(os.path.realpath(path), task)
         if other is not task and (
             task.checksum is None or task.checksum != other.checksum
         ):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from segdl import _fs
 from segdl._digests import new_hasher, parse_checksum
+from segdl.cli.arguments import path_argument
 from segdl.cli.display import Bar
 from segdl.cli.exit_codes import OK
 from segdl.errors import IntegrityError, StorageError
@@ -28,7 +29,7 @@ _DRAW_SECONDS = 0.1
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `segdl verify`."""
     add = parser.add_argument
-    add("file", metavar="FILE", help="to be verified")
+    add("file", type=path_argument, metavar="FILE", help="to be verified")
     add("--checksum", required=True, metavar="ALGO:HEX", help="what it should have")
     add("-q", "--quiet", action="store_true", help="no output but errors")
     add("--no-progress", action="store_true", help="no bar")

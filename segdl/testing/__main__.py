@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
-    add("--port", type=int, default=0, help="port to listen on (a free one)")
+    add("--port", type=_port, default=0, help="port to listen on (a free one)")
     add("--rate", type=_rate, help="bytes/s of each connection; k, M, G")
     add("--total-rate", type=_rate, help="bytes/s of all connections together")
     add("--latency", type=float, default=0.0, help="seconds before each answer")
@@ -103,6 +103,12 @@ def serve(argv: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     return run(parser.parse_args(argv))
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) < 1 << 16):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 - 65535")
+    return int(text)
 
 
 def _rate(text: str) -> float:

@@ -142,13 +142,22 @@ def test_url_of_another_type(make_engine, out, url) -> None:
         make_engine().download(url, out)
 
 
-def test_link_that_libcurl_refuses(fetch, out) -> None:
+def test_request_that_libcurl_refuses(fetch, out) -> None:
     """It fails its own task; the worker, which others share, goes on."""
     # setopt takes 8,000,000 bytes (CURL_MAX_INPUT_LENGTH); its error ended the worker,
     # and that of the next one, until there were too many deaths.
-    link = f"http://127.0.0.1:1/{'a' * 8_000_000}"
-    check_failed(fetch(link), TransferError, "libcurl refused")
+    proxy = f"http://name:{'a' * 8_000_000}@127.0.0.1:1"
+    task = fetch("http://127.0.0.1:1/a.bin", proxy=proxy)
+    check_failed(task, TransferError, "libcurl refused")
     assert names(out) == []
+
+
+def test_link_of_enormous_length(make_engine, out) -> None:
+    """It is refused at once, and the message does not hold it."""
+    link = f"http://127.0.0.1:1/{'a' * 100_000}"
+    with pytest.raises(UsageError, match="100019 characters") as caught:
+        make_engine().download(link, out)
+    assert len(str(caught.value)) < 200
 
 
 def test_function_that_hangs_holds_nothing_up(origin, make_engine, out) -> None:

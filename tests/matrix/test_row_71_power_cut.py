@@ -63,7 +63,7 @@ class Replay:
     counts: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        for module in ("_base", "_part", "_writer"):
+        for module in ("_base", "_append", "_part", "_writer"):
             self.patch.setattr(f"segdl._fs.{module}.os", self.tape)
         self.patch.setattr(_fs, "boot_id", lambda: self.boot)
         # Five pieces, ten writes: every instant of it can be tried.

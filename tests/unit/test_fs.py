@@ -375,6 +375,7 @@ def test_part_of_another_user_is_refused(
     """A part that belongs to somebody else is not resumed."""
     part.close()
     owner = os.getuid()
+    assert directory.keeps_modes()
     monkeypatch.setattr(os, "getuid", lambda: owner + 1)
     with pytest.raises(StorageError, match=f"belongs to user {owner}"):
         _fs.PartFile.open_existing(directory, PART)

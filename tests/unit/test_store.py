@@ -13,10 +13,11 @@ import pytest
 import xxhash
 
 from segdl import _fs, _store
+from segdl._destination import new_header
 from segdl._headers import EntityTag, Validator
-from segdl._manifest import Header, Piece
+from segdl._manifest import Header, Piece, url_digest
 from segdl._names import SafeName, checked_name, sidecar_names
-from segdl._store import Store, new_header, url_digest
+from segdl._store import Store
 from segdl._unfinished import discard_unfinished, unfinished
 from segdl.errors import (
     DestinationBusy,
@@ -803,5 +804,5 @@ def test_unfinished(tmp_path: Path, open_store: OpenStore) -> None:
 def test_unfinished_in_no_directory(tmp_path: Path) -> None:
     """A directory that is missing is an error, and is not made."""
     with pytest.raises(StorageError):
-        unfinished(tmp_path / "missing")
+        list(unfinished(tmp_path / "missing"))
     assert not (tmp_path / "missing").exists()
