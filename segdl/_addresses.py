@@ -10,13 +10,23 @@ they are.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+)
 
 # All that IANA has given out for global unicast (RFC 4291 s2.4): loopback, link-local,
 # unique local, site-local, multicast and what is reserved lie outside of it.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-# Of Azure's platform: a service of the host, though the address is a public one.
+# Of a platform: a service of the host, though the address is a public one (Azure), or
+# lies in a block whose others are public to some versions of Python (Oracle).
 _OF_THE_HOST = frozenset({IPv4Address("168.63.129.16")})
+# Reserved, and not known to every version of the standard library.
+_RESERVED_V4 = IPv4Network("192.0.0.0/24")  # RFC 6890 s2.2.2
+_RESERVED_V6 = IPv6Network("3fff::/20")  # documentation, RFC 9637
 # A translator behind such an address connects to the IPv4 address in its last 32 bits
 # (RFC 6052 s2.1).
 _TRANSLATED = IPv6Network("64:ff9b::/96")
@@ -47,13 +57,16 @@ def is_public(address: str) -> bool:
         return False
     if found.ipv4_mapped is not None or found in _TRANSLATED:
         return True
-    return found in _GLOBAL_UNICAST and found.is_global
+    return found in _GLOBAL_UNICAST and found not in _RESERVED_V6 and found.is_global
 
 
 def _is_public_v4(address: IPv4Address) -> bool:
     # Multicast counts as global to the standard library; no HTTP server is there.
     return (
-        address.is_global and not address.is_multicast and address not in _OF_THE_HOST
+        address.is_global
+        and not address.is_multicast
+        and address not in _OF_THE_HOST
+        and address not in _RESERVED_V4
     )
 
 

@@ -7,7 +7,8 @@ byte of the body may reach the file:
     3xx                       -> follow it, when this lane may; a StatusError otherwise
     206  first position ours? complete length the known one? validator agrees?
          no content coding? not multipart? one length?      -> write, cut at our end
-    200  to a range           -> no ranges here: the caller decides about one stream
+    200  to a range           -> no ranges here: the caller decides about one stream;
+         of another length, and nothing to tell versions by? some page, not the file
     416  bytes */N            -> N = 0: an empty file; N another: the file changed
     else                      -> StatusError
 
@@ -49,12 +50,14 @@ class Expectation:
     Attributes:
         wanted: The byte range asked for; None when the whole was asked for.
         complete: Complete length, None while unknown.
+        had: Complete length that was known before, and may be another one by now.
         validator: The validator recorded, None while unknown.
         if_range: Whether the request carried If-Range.
     """
 
     wanted: ByteRange | None
     complete: int | None = None
+    had: int | None = None
     validator: Validator | None = None
     if_range: bool = False
 
@@ -185,8 +188,8 @@ def _whole(heads: Sequence[Head], expected: Expectation) -> Answer:
             "or a token, needed?"
         )
     validator = Validator.from_head(head)
-    if length is not None:
-        _compare(expected, length, validator)
+    _check_is_file(expected, length, validator)
+    _compare(expected, length, validator)
     return _answer(
         heads, first=0, end=length, complete=length, ranges=False, validator=validator
     )
@@ -234,8 +237,27 @@ def _answer(
         disposition=head.get("content-disposition"),
         digests=tuple(stated_digests(heads)),
         accepts_ranges=(head.get("accept-ranges") or "").strip().lower() != "none",
-        framed=end is not None or head.get("transfer-encoding") is not None,
+        framed=end is not None or _is_chunked(head),
     )
+
+
+def _is_chunked(head: Head) -> bool:
+    """Whether chunks frame the body (RFC 9112 s6.3): nothing else shows its end."""
+    codings = ",".join(head.get_all("transfer-encoding"))
+    return codings.rpartition(",")[2].strip().lower() == "chunked"
+
+
+def _check_is_file(
+    expected: Expectation, length: int | None, validator: Validator
+) -> None:
+    """Refuse what is more likely an error or a login page than a new version."""
+    if expected.had and length != expected.had and validator == Validator():
+        got = "of unknown length" if length is None else f"of {length} bytes"
+        raise RangeMismatch(
+            f"the origin answered with something {got}, without a validator, instead "
+            f"of the file of {expected.had} bytes; if that is the file now, remove "
+            "what is there of the old one (`segdl clean`)"
+        )
 
 
 def _compare(expected: Expectation, complete: int | None, validator: Validator) -> None:

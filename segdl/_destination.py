@@ -95,7 +95,9 @@ class Destination:
                 self.found = store.look(guess)
         self.owned = self._is_own(self.found)
 
-    def prepare(self, answer: Answered, *, whole: bool, mirror: bool) -> None:
+    def prepare(
+        self, answer: Answered, *, whole: bool, mirror: bool, conditional: bool
+    ) -> None:
         """
         Have part and manifest for what was answered, unless the name is taken.
 
@@ -103,6 +105,7 @@ class Destination:
             answer: Of the origin.
             whole: The origin has no ranges.
             mirror: It is another one than the first.
+            conditional: If-Range was sent, so a 206 says that nothing changed.
 
         Raises:
             SizeLimitExceeded: The file is larger than is allowed.
@@ -122,13 +125,13 @@ class Destination:
             return
         self._request.check_size(answer.complete)
         try:
-            self._prepare_files(answer, whole=whole, mirror=mirror)
+            self._prepare_files(answer, whole, mirror, conditional)
         except (DestinationBusy, DestinationExists):
             if self._request.on_exists != "rename":
                 raise
             # Another download took the name meanwhile.
             self.found = self._look(store.name)
-            self._prepare_files(answer, whole=whole, mirror=mirror)
+            self._prepare_files(answer, whole, mirror, conditional)
 
     def look_again(self) -> None:
         """Take up what this run has recorded."""
@@ -168,7 +171,9 @@ class Destination:
         store.check_finished(reuse=not replace)
         return found
 
-    def _prepare_files(self, answer: Answered, *, whole: bool, mirror: bool) -> None:
+    def _prepare_files(
+        self, answer: Answered, whole: bool, mirror: bool, conditional: bool
+    ) -> None:
         """Create part and manifest, or take up those that fit."""
         store, size, found = self.store, answer.complete, self.found
         validator = Validator.from_json(answer.validator)
@@ -188,7 +193,9 @@ class Destination:
             found is not None
             and not whole
             and self._is_of_the_file(found)
-            and self._fits(found, size, validator, mirror=mirror)
+            and found.header.size == size
+            and self.resumable(found)
+            and self._fits(found, validator, mirror=mirror, conditional=conditional)
         ):
             store.check_space(size or 0)
             if not self._is_own(found):
@@ -222,18 +229,16 @@ class Destination:
         )
 
     def _fits(
-        self, found: Found, size: int | None, validator: Validator, *, mirror: bool
+        self, found: Found, validator: Validator, *, mirror: bool, conditional: bool
     ) -> bool:
         """Whether an earlier run's pieces belong to what the origin has now."""
-        return (
-            found.header.size == size
-            and self.resumable(found)
-            and (
-                found.header.validator.disagreement(validator) is None
-                # Mirrors have validators of their own; the digest will tell.
-                or (mirror and self._verified)
-            )
-        )
+        known = found.header.validator
+        if self._verified:
+            # The digest will tell; and mirrors have validators of their own.
+            return mirror or known.disagreement(validator) is None
+        # A 206 to If-Range may leave the date out, but not the tag (RFC 9110 s15.3.7).
+        silent = validator == Validator() and known.etag is None
+        return known.vouches_for(validator) or (conditional and silent)
 
     def _misfit(self, found: Found, size: int | None, validator: Validator) -> str:
         """Say why an earlier run's pieces are not taken up."""

@@ -10,6 +10,7 @@ Nothing raised there would come through libcurl, so a failure is kept, and the r
 
 from __future__ import annotations
 
+import time
 from typing import Any, Protocol
 
 from segdl._answers import REDIRECTS, Answer, Expectation, check_answer
@@ -32,6 +33,7 @@ PAUSE = 0x10000001  # CURL_WRITEFUNC_PAUSE, curl.h
 # Bodies of redirects and errors are read, so that the connection can be used again,
 # as long as they are short.
 _MAX_IGNORED_BYTES = 64 * 1024
+_MAX_IGNORED_SECONDS = 1.0
 # A lane that has not written for so many reports writes what it has.
 _SLOW_TICKS = 5
 
@@ -96,6 +98,7 @@ class Exchange:
         self.refused: str | None = None
         self.allowed = False
         self.ignored = 0
+        self._ignoring_since = 0.0
         self.reported = (-1, -1)
         self._heard = 0  # bytes received when it last was not quiet
         self._quiet_seconds = 0.0
@@ -175,8 +178,7 @@ class Exchange:
         """Take body bytes."""
         if self.answer is None:
             # A redirect's: it never waits for the parent, which does not hear of it.
-            self.ignored += len(data)
-            return None if self.ignored <= _MAX_IGNORED_BYTES else -1
+            return None if self._ignores(len(data)) else -1
         sink = self.sink
         if self.held or sink is None:
             self.waiting = True
@@ -195,6 +197,17 @@ class Exchange:
         if sink.full and not self._ends_by_itself(sink):
             self.owner.is_full(self)
         return None
+
+    def _ignores(self, count: int) -> bool:
+        """Read past a short body, so that the connection can be used again."""
+        now = time.monotonic()
+        if not self.ignored:
+            self._ignoring_since = now
+        self.ignored += count
+        return (
+            self.ignored <= _MAX_IGNORED_BYTES
+            and now - self._ignoring_since < _MAX_IGNORED_SECONDS
+        )
 
     def _ends_by_itself(self, sink: Sink) -> bool:
         """
@@ -225,11 +238,14 @@ class Exchange:
         expected = Expectation(
             wanted=self.wanted,
             complete=self.fetch.complete,
+            had=self.fetch.had,
             validator=None if validator is None else Validator.from_json(validator),
             if_range=self.fetch.if_range is not None,
         )
         answer = check_answer(self.heads, expected)
-        if not answer.ranges and not self.held and self.fetch.begin > 0:
+        # The first one, whose answer said what the file is, is held and had a range.
+        alike = self.fetch.begin == 0 and answer.complete == self.fetch.complete
+        if self.fetch.ranged and not (answer.ranges or self.held or alike):
             raise RangeMismatch(
                 f"asked for bytes {self.fetch.begin}-{self.fetch.end - 1}, the origin "
                 "sent the whole file (200)"

@@ -111,6 +111,10 @@ class Failures:
             retry_after_seconds=getattr(error, "retry_after_seconds", None),
             random=self._crew.random,
         )
+        if delay > self._config.timeout and self._sources.has_untried():
+            # Told to come back much later, while another one may serve at once.
+            self._source_over(source, error, Action.FATAL)
+            return
         source.not_before = self._crew.now() + delay
         self._sources.hold_back(lane, error)
         self._owner.report_retry(str(error), source.attempt, delay)

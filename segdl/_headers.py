@@ -17,7 +17,7 @@ run and for a resume alike; If-Range only saves bytes.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -320,6 +320,16 @@ class Validator:
                 f"and is now {other.last_modified}"
             )
         return None
+
+    def merged(self, other: Validator) -> Validator:
+        """Add what another answer of the same file tells beyond this one."""
+        if self.last_modified is not None:
+            other = replace(
+                other,
+                last_modified=self.last_modified,
+                last_modified_strong=self.last_modified_strong,
+            )
+        return other if self.etag is None else replace(other, etag=self.etag)
 
     def to_json(self) -> dict[str, Any]:
         """Return the form a manifest stores."""

@@ -224,6 +224,7 @@ class Job:
                     answer,
                     whole=self.lanes.whole,
                     mirror=self.lanes.sources.on_mirror,
+                    conditional=not (self._fresh or self._whole_answers),
                 ),
                 self._prepared,
             )
@@ -258,12 +259,13 @@ class Job:
         assert answer is not None
         self.path = destination.store.path
         self.total_bytes = answer.complete
-        self._verification.expect(answer.digests)
+        found = destination.found
+        self._verification.expect(answer.digests, further=found is not None)
         self._report_dropped()
         if destination.taken or destination.published_before:
             self.compare_existing()
-        elif destination.found is not None and destination.found.doubtful:
-            self.verdicts.check(destination.found.doubtful)
+        elif found is not None and found.doubtful:
+            self.verdicts.check(found.doubtful)
         else:
             self.transfer()
 
@@ -271,9 +273,12 @@ class Job:
         """Start to transfer."""
         part, answer = self.destination.part, self._answer
         assert answer is not None
-        plan = None
-        if self.destination.found is not None:
-            plan = self.destination.found.plan()
+        plan, found = None, self.destination.found
+        validator = Validator.from_json(answer.validator)
+        if found is not None:
+            plan, known = found.plan(), found.header.validator
+            if known.disagreement(validator) is None:
+                validator = known.merged(validator)
         elif answer.complete is not None:
             plan = Plan(answer.complete, piece_size(answer.complete))
         self.phase = "transferring"
@@ -284,11 +289,7 @@ class Job:
         if self._config.durability == "checkpoint" and not self._checkpoints:
             self._checkpoints = True
             self._crew.call_later(self, _CHECKPOINT_SECONDS, self._checkpoint)
-        self.lanes.begin(
-            plan,
-            self._part_ref(part, plan),
-            Validator.from_json(answer.validator),
-        )
+        self.lanes.begin(plan, self._part_ref(part, plan), validator)
         self._advance()
 
     def _part_ref(self, part: _fs.PartFile, plan: Plan | None) -> PartRef:

@@ -36,7 +36,7 @@ from segdl._ranges import ByteRange
 from segdl._request import Request
 from segdl._sources import Lane, Source, Sources
 from segdl._urls import headers_for, origin
-from segdl.errors import SegdlError
+from segdl.errors import IncompleteTransfer, RepresentationChanged, SegdlError
 from segdl.progress import RateMeter
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ class Lanes:
         self._early_failure: tuple[Lane, SegdlError] | None = None
         self._probe: Callable[[], None] | None = None
         self._begun_at = 0
+        self._had: tuple[int, Validator] | None = None
+        self._streamed = Validator()
         self._complete = False
         self._stopping = False
         self._stops = 0
@@ -156,6 +158,11 @@ class Lanes:
         self._stopping = False
         self._early_failure = None
         self.plan = self._part = None
+        if complete is not None and validator is not None:
+            self._had = complete, validator
+        if self.sources.on_mirror and self._had and not self._owner.verified:
+            # Another file is no new version; nor is it worth what is there.
+            complete = self._had[0]
         self.sources.begin_again()
         if self.whole:
             wanted = ByteRange(0, _EVERYTHING)
@@ -186,6 +193,8 @@ class Lanes:
         """
         self.plan, self._part = plan, part
         self.sources.base.validator = validator
+        if plan is not None and validator is not None:
+            self._had = plan.size, validator
         self._begun_at = self.received_bytes
         self._complete = False
         now = self._crew.now()
@@ -282,12 +291,25 @@ class Lanes:
         if lane.follow:
             lane.source.effective_url = lane.url = answer.url
         self.sources.answered(lane)
+        validator = Validator.from_json(answer.validator)
         if not lane.held:
+            self._compare(lane, validator)
             self.fill()
         elif self.plan is None:
+            self._streamed = validator
             self._owner.probe_answered(answer)
         else:
             self._mirror_answered(answer.lane, lane, answer)
+
+    def _compare(self, lane: Lane, found: Validator) -> None:
+        """Take up what an answer tells that was not known when it was asked for."""
+        source = lane.source
+        known = source.validator or Validator()
+        why = known.disagreement(found)
+        source.validator = known.merged(found)
+        if why is not None:
+            error = RepresentationChanged(f"the remote file changed: {why}")
+            self._failures.failed(lane, error)
 
     def on_pieces(self, pieces: list[tuple[int, int, int, str]]) -> None:
         """Count pieces: lane, offset, length, xxh3 each."""
@@ -421,6 +443,7 @@ class Lanes:
             follow=follow,
             hold=hold,
             complete=complete,
+            had=None if self._had is None else self._had[0],
             validator=None if validator is None else validator.to_json(),
             if_range=if_range,
             part=part,
@@ -536,10 +559,24 @@ class Lanes:
             self._early_failure = lane, error
         elif error is not None:
             self._failures.failed(lane, error)
+        elif self.plan is None and self._is_short(position):
+            short = IncompleteTransfer("the answer ended before the file did")
+            self._failures.failed(lane, short)
         elif self.plan is None:
             self._owner.all_written(position)  # an answer without a length has ended
+        elif not (lane.received or lane.stopping):
+            # Asked for again at once, it would be asked for without an end.
+            short = IncompleteTransfer("the answer ended before its first byte")
+            self._failures.failed(lane, short)
         else:
             self.fill()
+
+    def _is_short(self, end: int) -> bool:
+        """Whether a stream of the very file whose length is known has another one."""
+        if self._had is None:
+            return False
+        size, validator = self._had
+        return end != size and validator.vouches_for(self._streamed)
 
     def _is_probe(self, lane: Lane) -> bool:
         """Whether a lane is the held probe, and was answered."""

@@ -92,6 +92,7 @@ class Fetch(Message):
         follow: Whether to follow redirects; without it, one ends the lane.
         hold: Whether to wait for `Accept` before any byte is written.
         complete: Complete length every answer must state; None while unknown.
+        had: Complete length that was known before, and may be another one by now.
         validator: What every answer must agree with, as JSON; None while unknown.
         if_range: Value of an If-Range field; None for none.
         part: Where to write, known from the start unless `hold`; None then.
@@ -106,6 +107,7 @@ class Fetch(Message):
     follow: bool
     hold: bool
     complete: int | None
+    had: int | None
     validator: dict[str, Any] | None
     if_range: str | None
     part: PartRef | None

@@ -25,6 +25,8 @@ from segdl.errors import UsageError
 SafeName = NewType("SafeName", str)
 
 FALLBACK_NAME = "download"
+# Of the configuration: trusted where it lies, so no server may put one there.
+CONFIG_NAME = "segdl.toml"
 PART_SUFFIX = ".part"
 MANIFEST_SUFFIX = ".segdl"
 
@@ -158,7 +160,9 @@ def _repaired(text: str) -> str:
     name = _REPLACED.sub("_", name)
     name = _shortened(name.lstrip(_LEADING).rstrip(_TRAILING))
     # After the cut, which can leave "CON" and spaces of a longer name.
-    return _shortened(f"_{name}") if _DEVICE.fullmatch(name) else name
+    if _DEVICE.fullmatch(name) or name.lower() == CONFIG_NAME:
+        return _shortened(f"_{name}")
+    return name
 
 
 def _shortened(name: str) -> str:

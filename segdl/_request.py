@@ -150,7 +150,7 @@ def checked_request(
         config = replace(config, **changes)
     if isinstance(mirrors, str):
         raise UsageError("mirrors takes a list of URLs, not a string")
-    others = [_urls.split_userinfo(_urls.validate_url(m))[0] for m in mirrors]
+    others = [_checked_mirror(mirror) for mirror in mirrors]
     return Request(
         urls=(url, *others),
         headers=fields,
@@ -164,6 +164,16 @@ def checked_request(
         new_url=new_url,
         new_link=new_link,
     )
+
+
+def _checked_mirror(url: str) -> str:
+    url, userinfo = _urls.split_userinfo(_urls.validate_url(url))
+    if userinfo is not None:
+        raise UsageError(
+            f"the mirror {_urls.redact(url)} has a user name: mirrors get no "
+            "credentials (make it the URL, or use one that needs none)"
+        )
+    return url
 
 
 def _checked_url(url: str, fields: dict[str, str]) -> tuple[str, dict[str, str]]:

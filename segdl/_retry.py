@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
+from segdl._headers import MAX_RETRY_AFTER_SECONDS
 from segdl.errors import (
     ConnectError,
     IncompleteTransfer,
@@ -156,7 +157,8 @@ def delay_seconds(
 
     `retry_delay * 2 ** (attempt - 1)`, at most 60 s (or `retry_delay`, when that is
     more), of which the last half is drawn at random, so that many clients do not come
-    back in step. Retry-After wins, and gets up to a tenth on top.
+    back in step. Retry-After wins, unless it is 0, and gets up to a tenth on top,
+    within six hours.
 
     Args:
         attempt: 1 for the first retry.
@@ -164,8 +166,12 @@ def delay_seconds(
         retry_after_seconds: What the origin asked for, None if it did not.
         random: Gives numbers in [0, 1).
     """
-    if retry_after_seconds is not None:
-        return retry_after_seconds * (1.0 + 0.1 * random())
     ceiling = max(MAX_DELAY_SECONDS, retry_delay)
     delay = min(ceiling, retry_delay * 2.0 ** min(attempt - 1, 30))
-    return delay * (0.5 + 0.5 * random())
+    delay *= 0.5 + 0.5 * random()
+    # A server that says 0 to all would use up every attempt in a moment.
+    if retry_after_seconds:
+        delay = min(
+            retry_after_seconds * (1.0 + 0.1 * random()), MAX_RETRY_AFTER_SECONDS
+        )
+    return delay

@@ -186,6 +186,10 @@ class Sources:
                 return True
         return False
 
+    def has_untried(self) -> bool:
+        """Whether there is a mirror to turn to."""
+        return any(not (source.tried or source.lied) for source in self._all)
+
     def put_aside(self, source: Source, *, lied: bool) -> None:
         """Use a source no more, unless others fail; never again when it lied."""
         source.aside, source.lied = True, lied

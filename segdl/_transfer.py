@@ -43,9 +43,10 @@ from segdl._messages import (
     Shrunk,
     failure_to_json,
 )
+from segdl._redaction import hide_echo, redact_text
 from segdl._sink import Sink
 from segdl._tls import TLS13_CIPHERS, authorities, has_aes
-from segdl._urls import headers_for, origin, redact, redact_text
+from segdl._urls import headers_for, origin, redact
 from segdl._writebehind import WriteBehind
 from segdl.errors import AddressRefused, SegdlError, StallError, TransferError
 
@@ -480,6 +481,8 @@ class Transfers:
         failure = lane.failure
         row = None
         if failure is not None:
+            for url in {lane.fetch.url, lane.url}:
+                failure.message = hide_echo(failure.message, url, lane.fetch.headers)
             row = failure_to_json(failure, getattr(failure, "code", None))
         self._emit(Ended(lane.fetch.lane, position, lane.received, row))
 

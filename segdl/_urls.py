@@ -183,46 +183,6 @@ def strip_secrets(url: object) -> str:
     return _display(url)[0]
 
 
-# One URL in running text. The userinfo may hold quotes, so it is matched first; the
-# host and path end at a quote, so that the next URL of a list is seen as one; a query
-# runs to the next space, since whatever it holds is dropped.
-_URL_IN_TEXT = re.compile(
-    r"""(?<![a-z0-9])[a-z][a-z0-9+.\-]{0,15}://(?:[^\s/?\#]*@)?[^\s"'<>?\#]*(?:[?\#]\S*)?""",
-    re.IGNORECASE,
-)
-# To the end of the line: a cookie and a credential may hold spaces and commas.
-_SECRET_FIELD = re.compile(
-    r"""\b((?:proxy-)?authorization|(?:set-)?cookie2?|x-api-key|x-auth-token)
-        (["']?[ \t]*[:=][ \t]*)\S.*""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_SECRET_PAIR = re.compile(
-    r"""\b((?:[\w.\-]{0,40}(?:token|signature|credential|password|secret|api[_\-]?key))
-          |passwd|pwd|sig|key|auth)
-        (["']?[ \t]*=[ \t]*|["'][ \t]*:[ \t]*)
-        ("[^"]*"?|'[^']*'?|[^\s&;,"'<>]+)""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_BEARER = re.compile(r"\b(bearer[ \t]+)[^\s,;\"']{8,}", re.IGNORECASE)
-
-
-def redact_text(text: str) -> str:
-    """
-    Remove what looks like a secret from free text, such as a library's message.
-
-    Args:
-        text: Any text.
-
-    Returns:
-        The text with its URLs redacted, and `***` for the values of credential fields
-        (Authorization, Cookie) and of pairs such as `token=` or `X-Amz-Signature=`.
-    """
-    text = _URL_IN_TEXT.sub(lambda match: redact(match[0]), text)
-    text = _SECRET_FIELD.sub(r"\1\2***", text)
-    text = _SECRET_PAIR.sub(r"\1\2***", text)
-    return _BEARER.sub(r"\1***", text)
-
-
 def redirect_target(base: str, location: str) -> str:
     """
     Resolve the Location of a redirect (RFC 9110 s10.2.2, RFC 3986 s5.2).
@@ -260,7 +220,7 @@ def redirect_target(base: str, location: str) -> str:
 
 
 # What another origin may see: nothing that identifies the user (RFC 9110 s15.4).
-_SAFE_ELSEWHERE = frozenset({"accept", "accept-language", "user-agent"})
+SAFE_ELSEWHERE = frozenset({"accept", "accept-language", "user-agent"})
 # What segdl sets on every request itself; a second one would break ranges or framing.
 _OWN_FIELDS = frozenset(
     {
@@ -291,9 +251,7 @@ def headers_for(
     if first == target:
         return dict(headers)
     return {
-        name: value
-        for name, value in headers.items()
-        if name.lower() in _SAFE_ELSEWHERE
+        name: value for name, value in headers.items() if name.lower() in SAFE_ELSEWHERE
     }
 
 

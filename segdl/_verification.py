@@ -49,14 +49,19 @@ class Verification:
         best = self.given or next(iter(self._expected.values()), None)
         return None if best is None else str(best)
 
-    def expect(self, stated: Iterable[tuple[str, str, str]]) -> None:
+    def expect(
+        self, stated: Iterable[tuple[str, str, str]], *, further: bool = False
+    ) -> None:
         """
         Expect what the server states; the caller's word counts more.
 
         Args:
             stated: algorithm, hex and source of each, the strongest first.
+            further: It is said of a file that is there in part: what was stated of
+                that before goes on to count, unless the caller knows better.
         """
-        self._expected = {}
+        if not further or self.given is not None:
+            self._expected = {}
         if self.given is not None:
             self._expected[self.given.algorithm] = self.given
         if self._enabled:

@@ -25,7 +25,8 @@ from typing import Literal
 
 from segdl import _fs
 from segdl._digests import new_hasher
-from segdl._urls import redact, redact_text
+from segdl._redaction import redact_text
+from segdl._urls import redact
 from segdl.config import EngineConfig
 from segdl.engine import DownloadEngine
 from segdl.errors import IntegrityError, SegdlError, WorkerError

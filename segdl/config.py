@@ -22,6 +22,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from segdl._names import CONFIG_NAME
 from segdl.errors import ConfigError, UsageError
 
 __all__ = [
@@ -45,7 +46,6 @@ MAX_CHUNK_BYTES = 10 * 1024 * 1024
 MAX_CONNECTIONS = 256
 MAX_PROCESSES = 64
 
-_FILE_NAME = "segdl.toml"
 _MAX_FILE_BYTES = 1 << 20  # /dev/zero has no end
 _TABLE = "downloader"
 _PREFIX = "SEGDL_"
@@ -379,7 +379,7 @@ def user_config_file(
     """
     if platform == "win32":
         base = environ.get("APPDATA", "")
-        return Path(base, "segdl", _FILE_NAME) if base else None
+        return Path(base, "segdl", CONFIG_NAME) if base else None
     home = environ.get("HOME", "")
     if platform == "darwin":
         base = os.path.join(home, "Library", "Application Support") if home else ""
@@ -388,7 +388,7 @@ def user_config_file(
         # A relative path in it is to be ignored (XDG Base Directory 0.8).
         if not os.path.isabs(base):
             base = os.path.join(home, ".config") if home else ""
-    return Path(base, "segdl", _FILE_NAME) if base else None
+    return Path(base, "segdl", CONFIG_NAME) if base else None
 
 
 def load_config(
@@ -430,7 +430,7 @@ def load_config(
 
 
 def _find_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
-    for candidate in (cwd / _FILE_NAME, user_config_file(environ)):
+    for candidate in (cwd / CONFIG_NAME, user_config_file(environ)):
         if candidate is not None and candidate.is_file():
             return candidate
     return None

@@ -15,7 +15,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
 
-from segdl._urls import redact_text, validate_headers
+from segdl._redaction import redact_text
+from segdl._urls import validate_headers
 from segdl.config import EngineConfig, load_config, parse_rate, parse_size
 from segdl.errors import ConfigError, UsageError
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from segdl import _manifest, _messages, _urls
+from segdl import _manifest, _messages, _redaction, _urls
 from segdl._answers import Expectation, check_answer
 from segdl._digests import ALGORITHMS, parse_checksum, stated_digests
 from segdl._headers import (
@@ -312,14 +312,14 @@ def redirect(data: bytes) -> None:
 def messages(data: bytes) -> None:
     """No text keeps a URL's password or query, nor the value of a credential field."""
     text = data.decode("utf-8", "replace")
-    assert isinstance(_urls.redact_text(text), str)
+    assert isinstance(_redaction.redact_text(text), str)
     word = re.sub(r"[^A-Za-z0-9]", "", text)[:8]
     for line in (
         f"{word} http://me:{SECRET}@h.example/{word}?sig={SECRET} {word}",
         f"{word} Authorization: Bearer {SECRET}",
         f"{word} X-Amz-Signature={SECRET}&{word}",
     ):
-        assert SECRET not in _urls.redact_text(line)
+        assert SECRET not in _redaction.redact_text(line)
 
 
 def request_headers(data: bytes) -> None:

@@ -19,6 +19,7 @@ LAYERS = (
     "errors",
     "_ranges",
     "_urls",
+    "_redaction",
     "_headers",
     "_digests",
     "_names",

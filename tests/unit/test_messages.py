@@ -99,6 +99,7 @@ FETCH = Fetch(
     follow=True,
     hold=False,
     complete=2**41,
+    had=None,
     validator={"etag": '"x"', "weak": False},
     if_range='"x"',
     part=PartRef("/data/ü.part", 2**40, 2**60, True, 1 << 20),

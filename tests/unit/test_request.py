@@ -88,12 +88,17 @@ def test_the_settings_of_the_engine() -> None:
 
 def test_a_user_in_the_url() -> None:
     """Userinfo becomes a header of the first URL, and is in no URL any more."""
-    request = request_for(
-        "https://u%40x:p%3As@example.org/a.bin", mirrors=["https://m:n@example.net/a"]
-    )
+    request = request_for("https://u%40x:p%3As@example.org/a.bin")
     token = base64.b64encode(b"u@x:p:s").decode()
     assert request.headers == {"Authorization": f"Basic {token}"}
-    assert request.urls == (URL, "https://example.net/a")
+    assert request.urls == (URL,)
+
+
+def test_a_user_in_a_mirror() -> None:
+    """A mirror gets no credentials, so one that has some is refused, not asked."""
+    with pytest.raises(UsageError, match=r"example\.net/a has a user name") as caught:
+        request_for(URL, mirrors=["https://name:s3cret@example.net/a"])
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_user_in_a_link_that_a_function_gives() -> None:

@@ -301,14 +301,22 @@ def test_no_delay_when_the_user_wants_none() -> None:
     assert delay_seconds(7, 0, random=lambda: 1.0) == 0.0
 
 
-@pytest.mark.parametrize("asked", [0.0, 7.0, 21600.0])
+@pytest.mark.parametrize("asked", [0.5, 7.0, 21600.0])
 def test_retry_after_wins(asked: float) -> None:
     """What the origin asks for is the least to wait, and a tenth more the most."""
     for chance, factor in ((0.0, 1.0), (1.0, 1.1)):
         delay = delay_seconds(
             3, 5, retry_after_seconds=asked, random=lambda chance=chance: chance
         )
-        assert delay == pytest.approx(asked * factor)
+        assert delay == pytest.approx(min(asked * factor, 21600.0))
+
+
+def test_retry_after_0_uses_no_attempt_up_at_once() -> None:
+    """A server that says 0 each time is asked after delays that grow."""
+    asked = [
+        delay_seconds(n, 5, retry_after_seconds=0.0, random=lambda: 1.0) for n in (1, 2)
+    ]
+    assert asked == [5.0, 10.0]
 
 
 @given(

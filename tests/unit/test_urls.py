@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from segdl._redaction import redact_text
 from segdl._urls import (
     INVALID_URL,
     Origin,
     headers_for,
     origin,
     redact,
-    redact_text,
     redirect_target,
     split_userinfo,
     strip_secrets,
