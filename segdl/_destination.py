@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from segdl._existing import check_finished, check_flushed
 from segdl._fs import PartFile
 from segdl._headers import Validator
 from segdl._manifest import Header, url_digest
@@ -168,7 +169,9 @@ class Destination:
             )
         replace = self._request.on_exists == "overwrite"
         store.directory.check_replaceable(name, replace=replace)
-        store.check_finished(reuse=not replace)
+        check_finished(store.directory, store.name, reuse=not replace)
+        if self._durability == "none" and not (replace or self._verified):
+            check_flushed(store.directory, store.name)
         return found
 
     def _prepare_files(

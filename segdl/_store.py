@@ -25,12 +25,11 @@ from segdl._manifest import (
     Piece,
     find_manifests,
     is_blank,
+    is_manifest,
     load,
     needs_verification,
 )
 from segdl._names import (
-    MANIFEST_SUFFIX,
-    PART_SUFFIX,
     SafeName,
     checked_name,
     sidecar_names,
@@ -197,7 +196,7 @@ class Store:
             self._drop_lone_manifest()
             return None
         private = self._part_is_private()
-        known = private or self._is_manifest(self.manifest_name)
+        known = private or is_manifest(self.directory, self.manifest_name)
         self.part = _fs.PartFile.open_existing(
             self.directory, self.part_name, final_name=name if known else None
         )
@@ -318,40 +317,6 @@ class Store:
         """Give the size of the file that has the final name, in bytes."""
         found = self.directory.stat(self.name)
         return 0 if found is None else found.st_size
-
-    def check_finished(self, *, reuse: bool) -> None:
-        """
-        Refuse a destination that is a file of an unfinished download.
-
-        Such files have their full length from the beginning.
-
-        Args:
-            reuse: It may be used as it is; else it is to be replaced.
-
-        Raises:
-            DestinationExists: It is the part or manifest of another download of ours,
-                or what aria2 left, which may be replaced.
-        """
-        signs = []
-        for suffix in (PART_SUFFIX, MANIFEST_SUFFIX):
-            manifest = self.name.removesuffix(suffix) + MANIFEST_SUFFIX
-            if self.name.endswith(suffix) and self._is_manifest(manifest):
-                signs.append(manifest)
-        if reuse and self.directory.exists(f"{self.name}.aria2"):
-            signs.append(f"{self.name}.aria2")
-        if signs:
-            sign = self.directory.path_of(signs[0])
-            raise DestinationExists(
-                f"{self.path} is of a download that is not finished, as {sign} shows "
-                "(finish or remove that one, or save under another name)"
-            )
-
-    def _is_manifest(self, name: str) -> bool:
-        try:
-            load(self.directory, name)
-        except SegdlError:
-            return False
-        return True
 
     def forget(self, bad: list[tuple[int, int]]) -> list[Piece]:
         """Drop the records of pieces that proved wrong; give them."""

@@ -24,7 +24,7 @@ from segdl._manifest._records import (
     run_from,
     whole,
 )
-from segdl.errors import ManifestError
+from segdl.errors import ManifestError, SegdlError
 
 SUFFIX = ".segdl"
 MAX_FILE_BYTES = 64 * 1024 * 1024  # ten times what 65,536 pieces take
@@ -122,6 +122,15 @@ def load(directory: _fs.Directory, name: str) -> LoadedManifest:
     except ManifestError as exc:
         path = directory.path_of(name)
         raise ManifestError(f"{path} cannot be used: {exc}") from exc
+
+
+def is_manifest(directory: _fs.Directory, name: str) -> bool:
+    """Tell whether a file is a manifest that can be used; False also without one."""
+    try:
+        load(directory, name)
+    except SegdlError:
+        return False
+    return True
 
 
 def is_blank(directory: _fs.Directory, name: str) -> bool:

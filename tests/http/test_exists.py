@@ -254,3 +254,22 @@ def test_directory_is_a_file(origin, make_engine, tmp_path) -> None:
     assert isinstance(task.exception(0), StorageError)
     assert str(tmp_path / "out") in str(task.error)
     assert origin.log.entries == ()
+
+
+@pytest.mark.parametrize("durability", ["none", "publish"])
+@pytest.mark.parametrize("given", [False, True])
+def test_reuse_of_a_file_with_a_hole(origin, fetch, out, durability, given) -> None:
+    """Where nothing is flushed, a hole is what a power cut took: it is not reused."""
+    blob = origin.blob(1, SIZE)
+    path = put(out, b"")
+    with path.open("wb") as file:
+        file.write(blob.read()[:MIB])
+        file.truncate(SIZE)
+    digest = f"sha256:{file_digest(path)}" if given else None
+    task = fetch(origin.blob_url(1, SIZE), durability=durability, checksum=digest)
+    refused = durability == "none" and not given
+    assert task.status == ("failed" if refused else "completed")
+    if refused:
+        assert isinstance(task.exception(0), DestinationExists)
+        assert "power cut" in task.error
+    assert path.stat().st_size == SIZE

@@ -34,6 +34,7 @@ LAYERS = (
     "_writebehind",
     "_sink",
     "_manifest",
+    "_existing",
     "_store",
     "_unfinished",
     "_messages",
