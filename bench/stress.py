@@ -43,6 +43,7 @@ from bench._processes import children, kill, rss_bytes, shared_memory, wait_unti
 from bench._record import record, run_mark
 from bench._served import Served, faulty_origin, nginx
 from bench._server import find_nginx, make_certificate
+from bench._watcher import Watcher
 from segdl import DownloadEngine, DownloadTask
 from segdl.errors import UsageError
 from segdl.testing import TlsFiles
@@ -87,24 +88,6 @@ class Totals:
     resident: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     moments: list[float] = field(default_factory=list)
-
-
-class Watcher:
-    """The callbacks of one engine: counts endings, and knows what must not come."""
-
-    def __init__(self, engine: DownloadEngine) -> None:
-        self.endings: Counter[str] = Counter()
-        self.late: list[str] = []
-        engine.register_completion_callback(self._ended)
-        engine.register_progress_callback(self._progressed)
-
-    def _ended(self, task: DownloadTask) -> None:
-        self.endings[task.id] += 1
-
-    def _progressed(self, task: DownloadTask) -> None:
-        # Nothing resumes a failed task here, so an ending is the last thing.
-        if self.endings[task.id]:
-            self.late.append(task.id)
 
 
 class Hands:
@@ -356,7 +339,8 @@ class Round:
             if task.status == "completed" and rules.ending == MUST_FAIL:
                 raise Violation(f"{name} completed, though it can't ({spec.target})")
             if error is not None and rules.ending == MUST_COMPLETE:
-                raise Violation(f"{name} failed: {error!r} ({spec.target})")
+                told = "; ".join(w.retries_of(task) for w in self.watchers)
+                raise Violation(f"{name} failed: {error!r} ({spec.target}) {told}")
             if error is not None and not isinstance(error, rules.errors):
                 raise Violation(
                     f"{name} failed with an error that does not fit: {error!r} "
