@@ -211,9 +211,25 @@ class Destination:
                 "it with `segdl clean`, or save under another name"
             )
         else:
+            if not whole and self._is_silent(found, size, validator):
+                store.dropped = (
+                    "the origin tells no longer which version of the file it sends; "
+                    "starting over"
+                )
             self.found = None
             store.restart(header)
         self.owned = True
+
+    def _is_silent(
+        self, found: Found | None, size: int | None, validator: Validator
+    ) -> bool:
+        """Whether pieces are lost for want of a validator, not for another one."""
+        return (
+            found is not None
+            and self.resumable(found)
+            and found.header.size == size
+            and found.header.validator.disagreement(validator) is None
+        )
 
     def _is_of_the_file(self, found: Found) -> bool:
         """
