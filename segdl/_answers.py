@@ -251,12 +251,14 @@ def _check_is_file(
     expected: Expectation, length: int | None, validator: Validator
 ) -> None:
     """Refuse what is more likely an error or a login page than a new version."""
-    if expected.had and length != expected.had and validator == Validator():
+    # Frameworks give a weak tag to every page that they make.
+    told = validator.last_modified or (validator.etag and not validator.etag.weak)
+    if expected.had and length != expected.had and not told:
         got = "of unknown length" if length is None else f"of {length} bytes"
         raise RangeMismatch(
-            f"the origin answered with something {got}, without a validator, instead "
-            f"of the file of {expected.had} bytes; if that is the file now, remove "
-            "what is there of the old one (`segdl clean`)"
+            f"the origin answered with something {got}, that no validator tells apart "
+            f"from a page, instead of the file of {expected.had} bytes; if that is the "
+            "file now, remove what is there of the old one (`segdl clean`)"
         )
 
 

@@ -8,7 +8,7 @@ URL... ─┐
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,9 +70,9 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if config.on_exists != "rename":
         _refuse_duplicates(downloads)
 
-    def submit(engine: DownloadEngine) -> list[DownloadTask]:
-        return [
-            engine.download(
+    def submit(engine: DownloadEngine) -> Iterator[DownloadTask]:
+        for each in downloads:
+            yield engine.download(
                 each.entry.url,
                 each.directory,
                 each.entry.name,
@@ -80,8 +80,6 @@ def run(args: argparse.Namespace, console: Console) -> int:
                 checksum=each.entry.checksum,
                 mirrors=each.entry.mirrors,
             )
-            for each in downloads
-        ]
 
     return run_tasks(args, console, config, submit)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from segdl._manifest import url_digest
@@ -53,17 +54,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     if args.url is not None and [type(place) for place in places] != [Sidecar]:
         raise UsageError("--url is the new link of one download: name one FILE with it")
 
-    def submit(engine: DownloadEngine) -> list[DownloadTask]:
-        tasks: list[DownloadTask] = []
+    def submit(engine: DownloadEngine) -> Iterator[DownloadTask]:
         for place in places:
             if isinstance(place, Sidecar):
-                tasks.append(_resume_one(engine, place, args.url))
+                yield _resume_one(engine, place, args.url)
                 continue
             found = engine.resume_unfinished(place)
             if not found and not args.quiet:
                 console.note(f"nothing unfinished in {place}")
-            tasks += found
-        return tasks
+            yield from found
 
     return run_tasks(args, console, config, submit)
 

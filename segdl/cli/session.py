@@ -10,8 +10,10 @@ submit(engine) ──> tasks ──> watch: ten times a second
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from segdl.cli.display import NoDisplay, choose_display, name_of
@@ -33,13 +35,15 @@ if TYPE_CHECKING:
 __all__ = ["run_tasks"]
 
 _POLL_SECONDS = 0.1
+# A dead disk must not keep the program from its end.
+_LOOK_SECONDS = 1.0
 
 
 def run_tasks(
     args: argparse.Namespace,
     console: Console,
     config: EngineConfig,
-    submit: Callable[[DownloadEngine], list[DownloadTask]],
+    submit: Callable[[DownloadEngine], Iterator[DownloadTask]],
 ) -> int:
     """
     Run an engine until all tasks have ended, or a signal comes.
@@ -48,7 +52,7 @@ def run_tasks(
         args: With the options of `add_output_options`.
         console: For the output.
         config: Of the engine.
-        submit: Gives the engine its work, and returns the tasks.
+        submit: Gives the engine its work task by task, until a signal comes.
 
     Returns:
         The exit code.
@@ -62,7 +66,7 @@ def run_tasks(
 
                 events = EventWriter(console)
                 engine.register_event_callback(events.write)
-            tasks = submit(engine)
+            tasks = list(takewhile(lambda _: stop.number is None, submit(engine)))
             report = _report(args, console, engine, len(tasks))
             report.watch(tasks, stop)
         except BaseException:
@@ -133,10 +137,10 @@ class _Report:
         """Say how to go on, and give the exit code."""
         unfinished = [task for task in tasks if task.status not in FINAL]
         if stop.number is not None:
-            kept = [task for task in unfinished if _is_kept(task)]
+            kept = _kept(unfinished)
             self._console.error(f"stopped by {stop.name}{_how_to_go_on(kept)}")
             return 128 + stop.number
-        kept = [task for task in tasks if task.status == FAILED and _is_kept(task)]
+        kept = _kept([task for task in tasks if task.status == FAILED])
         if kept:
             self._console.error(f"not finished{_how_to_go_on(kept)}")
         return combined(self._codes)
@@ -173,6 +177,17 @@ class _Report:
         self._codes.append(code)
         self._display.clear()
         self._console.error(f"{name_of(task)}: {message}")
+
+
+def _kept(tasks: list[DownloadTask]) -> list[DownloadTask]:
+    """Choose the tasks that can be gone on with, as far as the disk answers in time."""
+    found: list[DownloadTask] = []
+    look = threading.Thread(
+        target=lambda: found.extend(filter(_is_kept, tasks)), daemon=True
+    )
+    look.start()
+    look.join(_LOOK_SECONDS)
+    return list(found)
 
 
 def _is_kept(task: DownloadTask) -> bool:
