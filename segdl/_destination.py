@@ -21,6 +21,7 @@ from segdl._manifest import Header, url_digest
 from segdl._messages import Answered
 from segdl._names import SafeName, safe_name
 from segdl._plan import piece_size
+from segdl._redaction import hide_echo
 from segdl._request import Request
 from segdl._store import Found, Store
 from segdl._urls import strip_secrets
@@ -269,7 +270,9 @@ class Destination:
                 "another URL is taken for another file (say that it is a new link to "
                 "the same one with `segdl resume --url`, or give a checksum)"
             )
-        return changed or "nothing proves that this is the same file"
+        if changed is None:
+            return "nothing proves that this is the same file"
+        return hide_echo(changed, self._request.urls[0], self._request.headers)
 
 
 def new_header(

@@ -260,7 +260,9 @@ class Job:
         self.path = destination.store.path
         self.total_bytes = answer.complete
         found = destination.found
-        self._verification.expect(answer.digests, further=found is not None)
+        # What the first URL stated of its file, a mirror must keep.
+        further = found is not None or self.lanes.sources.on_mirror
+        self._verification.expect(answer.digests, further=further)
         self._report_dropped()
         if destination.taken or destination.published_before:
             self.compare_existing()

@@ -33,6 +33,7 @@ from segdl._pace import Pace
 from segdl._plan import MIB, Plan
 from segdl._ramp import FIRST_SECONDS, FROM_BYTES, Ramp
 from segdl._ranges import ByteRange
+from segdl._redaction import hide_echo
 from segdl._request import Request
 from segdl._sources import Lane, Source, Sources
 from segdl._urls import headers_for, origin
@@ -308,6 +309,9 @@ class Lanes:
         why = known.disagreement(found)
         source.validator = known.merged(found)
         if why is not None:
+            # Tags are the server's words, which may repeat what it was told.
+            for url in {lane.url, source.url}:
+                why = hide_echo(why, url, self.request.headers)
             error = RepresentationChanged(f"the remote file changed: {why}")
             self._failures.failed(lane, error)
 

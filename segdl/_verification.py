@@ -57,8 +57,9 @@ class Verification:
 
         Args:
             stated: algorithm, hex and source of each, the strongest first.
-            further: It is said of a file that is there in part: what was stated of
-                that before goes on to count, unless the caller knows better.
+            further: It is said of a file that is there in part, or by a mirror: what
+                was stated of that before goes on to count, unless the caller knows
+                better.
         """
         if not further or self.given is not None:
             self._expected = {}
