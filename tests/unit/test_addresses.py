@@ -22,6 +22,8 @@ PRIVATE = [
     ),
     *("198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "239.255.255.250"),
     *("240.0.0.1", "255.255.255.255"),
+    # Oracle's metadata, and more of a block that some versions of Python call global.
+    *("192.0.0.192", "192.0.0.9"),
 ]
 PUBLIC = ["1.1.1.1", "8.8.8.8", "100.63.255.255", "172.15.0.1", "172.32.0.1"]
 
@@ -55,6 +57,8 @@ def test_addresses_that_are_not_public(address: str) -> None:
         *[(address, False) for address in ("fc00::1", "fd00:ec2::254", "fec0::1")],
         *[(address, False) for address in ("ff02::1", "ff0e::1", "2001:db8::1")],
         *[(address, False) for address in ("64:ff9b:1::808:808", "100::1", "4000::1")],
+        *[(address, False) for address in ("3fff::1", "3fff:fff::1")],
+        ("3fff:1000::1", True),
         *[(address, False) for address in ("::8.8.8.8", "2001:0:808:808::1")],
         *[(text, False) for text in ("", "localhost", "0x7f.1", "1.1.1.1.", "1", "/s")],
     ],

@@ -304,13 +304,18 @@ def test_failed_precondition_means_another_file() -> None:
     [
         ((("content-length", "10000"),), LENGTH, True),
         ((("transfer-encoding", "chunked"),), None, True),
+        ((("transfer-encoding", "gzip"), ("transfer-encoding", "Chunked")), None, True),
+        ((("transfer-encoding", "identity"),), None, False),
+        ((("transfer-encoding", "chunked, identity"),), None, False),
+        ((("transfer-encoding", ""),), None, False),
+        ((("transfer-encoding", ","),), None, False),
         ((), None, False),
     ],
 )
 def test_whole_answer_begins_at_byte_0(
     fields: tuple[Fields, ...], end: int | None, framed: bool
 ) -> None:
-    """A 200 is the whole file, whatever was asked; the caller decides about it."""
+    """A 200 is the whole file; without a length, only chunks show where it ends."""
     answer = check_answer([head(200, *fields)], expect())
     assert (answer.first, answer.end, answer.complete) == (0, end, end)
     assert (answer.ranges, answer.framed) == (False, framed)
@@ -344,6 +349,41 @@ def test_login_page_is_not_taken_for_a_new_version(fields: tuple[Fields, ...]) -
     page = head(200, ("content-type", "text/html; charset=utf-8"), *fields)
     with pytest.raises(RangeMismatch, match="HTML page instead of the file"):
         check_answer([page], expect(complete=LENGTH))
+
+
+LENGTHS: list[tuple[Fields, ...]] = [
+    (),
+    (("content-length", "612"),),
+    (("transfer-encoding", "chunked"),),
+]
+
+
+@pytest.mark.parametrize("fields", LENGTHS)
+def test_error_page_is_not_taken_for_a_new_version(fields: tuple[Fields, ...]) -> None:
+    """Something of another length, with nothing to tell versions by, is refused."""
+    page = head(200, ("content-type", "application/json"), *fields)
+    with pytest.raises(RangeMismatch, match="instead of the file of 10000 bytes"):
+        check_answer([page], Expectation(wanted=None, had=LENGTH))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (("content-length", "612"), ("etag", '"v2"')),
+        (("content-length", "612"), ("last-modified", MONDAY)),
+        (("content-length", str(LENGTH)),),
+    ],
+)
+def test_new_version_has_a_validator_or_the_length(fields: tuple[Fields, ...]) -> None:
+    """What says which version it is, or is as long as the file was, may be the file."""
+    assert check_answer([head(200, *fields)], Expectation(wanted=None, had=LENGTH))
+
+
+def test_stream_of_another_representation_is_refused() -> None:
+    """An answer without a length is compared by its validator all the same."""
+    stream = head(200, ("transfer-encoding", "chunked"), ("etag", '"v2"'))
+    with pytest.raises(RepresentationChanged, match="v1"):
+        check_answer([stream], expect(0, 2000, complete=LENGTH, validator=known()))
 
 
 def test_html_file_can_be_downloaded() -> None:

@@ -316,6 +316,27 @@ def test_answers_that_cannot_be_one_file(
 
 
 @pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        (validator(), validator('"1"', DATE), validator('"1"', DATE)),
+        (validator('"1"'), validator(), validator('"1"')),
+        (validator('"1"'), validator(None, DATE), validator('"1"', DATE)),
+        (validator(None, DATE), validator('"1"'), validator('"1"', DATE)),
+        (
+            validator('"1"', DATE),
+            validator('W/"1"', MINUTE_LATER),
+            validator('"1"', DATE),
+        ),
+    ],
+)
+def test_what_answers_tell_adds_up(
+    one: Validator, other: Validator, both: Validator
+) -> None:
+    """A later answer adds what the earlier one left out, and replaces nothing."""
+    assert one.merged(other) == both
+
+
+@pytest.mark.parametrize(
     "fields",
     [
         [("etag", '"1"'), ("last-modified", DATE), ("date", MINUTE_LATER)],

@@ -303,7 +303,7 @@ def test_no_delay_when_the_user_wants_none() -> None:
 
 @pytest.mark.parametrize("asked", [0.5, 7.0, 21600.0])
 def test_retry_after_wins(asked: float) -> None:
-    """What the origin asks for is the least to wait, and a tenth more the most."""
+    """What the origin asks for is the least to wait; a tenth more, or 6 h, the most."""
     for chance, factor in ((0.0, 1.0), (1.0, 1.1)):
         delay = delay_seconds(
             3, 5, retry_after_seconds=asked, random=lambda chance=chance: chance

@@ -77,6 +77,16 @@ def test_a_later_answer_replaces_what_was_stated() -> None:
     assert not made
 
 
+def test_what_was_stated_of_a_part_goes_on_to_count() -> None:
+    """The rest of the file may come from somebody who states nothing, or another."""
+    made, _ = verification(None)
+    made.expect([("sha256", SHA, "Repr-Digest")])
+    made.expect([], further=True)
+    assert made.best == f"sha256:{SHA}"
+    made.expect([("sha256", "00" * 32, "Repr-Digest"), STATED], further=True)
+    assert made.wrong({"sha256": SHA, "md5": MD5}) is None
+
+
 def test_rows_from_a_message() -> None:
     """What comes as JSON lists is taken as well."""
     made, _ = verification(None)
