@@ -3,6 +3,7 @@
 origin  ── after the test: single ranges, identity, legal If-Range
 engine  ── 4 connections, short delays, on a thread unless a test says more
 fetch   ── one download to its end
+script  ── an origin that answers what the test says
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 from http_checks import NAME, check_requests
+from scripted import Asked, Script
 
 from segdl import DownloadEngine, DownloadTask
 from segdl.testing import Origin
@@ -46,6 +48,20 @@ def tls_origin(segdl_origin_tls: Origin) -> Iterator[Origin]:
     """Give a running origin that speaks TLS."""
     yield segdl_origin_tls
     check_requests(segdl_origin_tls)
+
+
+@pytest.fixture
+def script() -> Iterator[Callable[[Callable[[Asked], bytes]], Script]]:
+    """Give a function that starts an origin with the answers of a test."""
+    running: list[Script] = []
+
+    def start(answer: Callable[[Asked], bytes]) -> Script:
+        running.append(Script(answer))
+        return running[-1]
+
+    yield start
+    for each in running:
+        each.close()
 
 
 @pytest.fixture

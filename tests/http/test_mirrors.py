@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from http_checks import MIB, check_failed, check_whole, recorded_bytes
+from scripted import page
 
-from segdl.errors import IntegrityError, StatusError
+from segdl.errors import IntegrityError, RangeMismatch, StatusError
 
 SIZE = 20 * MIB + 3
 RATE = 24 * MIB
@@ -52,14 +53,46 @@ def test_mirror_with_another_entity_tag(
     check_whole(task, blob)
 
 
-def test_mirror_with_another_file(origin, other_origin, fetch) -> None:
+NONE = {"etag": "none", "lm": "none"}
+
+
+@pytest.mark.parametrize("first", [{}, NONE])
+@pytest.mark.parametrize("second", [{}, {"etag": "weak"}, {"etag": "none"}, NONE])
+def test_mirror_with_another_file(origin, other_origin, fetch, first, second) -> None:
     """A mirror with other content ends in that content, whole, or in an error."""
     origin.rate = other_origin.rate = RATE
     task = fetch(
-        origin.blob_url(1, SIZE, f=BREAKS),
-        mirrors=[other_origin.blob_url(2, SIZE)],
+        origin.blob_url(1, SIZE, f=BREAKS, **first),
+        mirrors=[other_origin.blob_url(2, SIZE, **second)],
     )
     check_whole(task, origin.blob(2, SIZE))
+
+
+@pytest.mark.parametrize("options", [{}, NONE])
+def test_mirror_of_another_length(origin, other_origin, fetch, out, options) -> None:
+    """What is there is not given up for something else: the mirror has failed, too."""
+    origin.rate = other_origin.rate = RATE
+    task = fetch(
+        origin.blob_url(1, SIZE, f=BREAKS),
+        mirrors=[other_origin.blob_url(2, SIZE - 1, **options)],
+    )
+    assert task.status == "failed"
+    assert recorded_bytes(out, origin.blob(1, SIZE)) > 0
+
+
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_mirror_with_an_error_page(origin, script, fetch, out, with_checksum) -> None:
+    """An error that is sent as 200 is no file, and takes the place of none."""
+    origin.rate = RATE
+    mirror = script(lambda _: page(b'{"error": 1}', "Content-Type: application/json"))
+    blob = origin.blob(1, SIZE)
+    task = fetch(
+        origin.blob_url(1, SIZE, f=BREAKS),
+        mirrors=[mirror.url],
+        checksum=f"sha256:{blob.digest()}" if with_checksum else None,
+    )
+    check_failed(task, RangeMismatch, "12 bytes", str(SIZE))
+    assert recorded_bytes(out, blob) > 0
 
 
 def test_no_secret_goes_to_a_mirror(origin, other_origin, fetch) -> None:

@@ -22,12 +22,14 @@ from http_checks import (
     umask,
     until,
 )
+from scripted import Asked, part, refusal
 
 from segdl import DownloadEngine, DownloadTask
 from segdl._fs import PartWriter
 from segdl.errors import (
     ConnectError,
     DestinationExists,
+    RepresentationChanged,
     UsageError,
 )
 from segdl.testing import Blob, Origin
@@ -360,3 +362,112 @@ def test_published_mode_follows_the_umask(origin, fetch) -> None:
     finally:
         os.umask(old)
     assert umask() == old
+
+
+# --- answers that do not say which version they are of --------------------------------
+
+SMALL = 4 * MIB
+OLD, NEW = Blob(1, SMALL), Blob(2, SMALL)
+V1, V2 = 'ETag: "v1"', 'ETag: "v2"'
+DATE = "Date: Mon, 06 Jan 2025 00:00:00 GMT"
+MONDAY = "Last-Modified: Mon, 01 Jan 2024 00:00:01 GMT"
+TUESDAY = "Last-Modified: Tue, 02 Jan 2024 00:00:01 GMT"
+
+
+def begun(*lines: str, rest=None):
+    """Give a script that brings 2 MiB of the old version, then what `rest` says."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.number <= 2:
+            return part(asked, OLD.read(), *lines)
+        if asked.number == 3:
+            return refusal("404 Not Found")
+        return rest(asked)
+
+    return answer
+
+
+def go_on(script, fetch, out: Path, answer) -> DownloadTask:
+    """Download until the origin refuses, and once more, over one connection."""
+    url = script(answer).url
+    assert fetch(url, connections=1).status == "failed"
+    assert recorded_bytes(out, OLD) == 2 * MIB
+    return fetch(url, connections=1)
+
+
+@pytest.mark.parametrize("first", ["", 'ETag: W/"v1"'])
+@pytest.mark.parametrize("later", [V2, ""])
+def test_answer_without_the_tag_proves_nothing(
+    script, fetch, out, first, later
+) -> None:
+    """A 206 to If-Range states the tag; from one that does not, nothing is taken up."""
+
+    def rest(asked: Asked) -> bytes:
+        line = first if asked.number == 4 else later
+        return part(asked, NEW.read(), *filter(None, [line]))
+
+    task = go_on(script, fetch, out, begun(V1, rest=rest))
+    check_whole(task, NEW)
+    assert task.resumed_size == 0
+
+
+def test_date_that_a_later_answer_tells(script, fetch, out) -> None:
+    """What a silent 206 to If-Range left out is still known when others differ."""
+
+    def rest(asked: Asked) -> bytes:
+        silent = asked.number == 4
+        content = OLD if silent else NEW
+        lines = [DATE] if silent else [DATE, TUESDAY]
+        return part(asked, content.read(), *lines, most=MIB // 2)
+
+    task = go_on(script, fetch, out, begun(DATE, MONDAY, rest=rest))
+    check_whole(task, NEW)
+
+
+def test_tags_that_only_later_answers_tell(script, fetch) -> None:
+    """Answers with two tags are never combined, though the first one had none."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.number == 1:
+            return part(asked, OLD.read())
+        old = asked.number % 2
+        return part(asked, (OLD if old else NEW).read(), V1 if old else V2)
+
+    task = fetch(script(answer).url, connections=1)
+    check_failed(task, RepresentationChanged, "v1", "v2")
+
+
+def test_change_whose_fresh_answers_have_no_tag(script, fetch) -> None:
+    """Starting over without a tag takes up nothing of the version that had one."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.number <= 2:
+            return part(asked, OLD.read(), V1)
+        return part(asked, NEW.read(), *([V2] if asked.number == 3 else []))
+
+    check_whole(fetch(script(answer).url, connections=1), NEW)
+
+
+@pytest.mark.parametrize("line", ["X-None: 0", 'ETag: W/"v1"', MONDAY])
+def test_new_link_that_proves_nothing(script, make_engine, fetch, out, line) -> None:
+    """Without the same strong tag a new link is refused, and what is there is kept."""
+    begin = script(begun(V1))
+    assert fetch(begin.url + "?sig=1", connections=1).status == "failed"
+    link = script(lambda asked: part(asked, NEW.read(), DATE, line))
+    task = make_engine().download(link.url + "?sig=2", out, NAME, new_link=True)
+    assert task.wait(10)
+    check_failed(task, DestinationExists, "nothing proves")
+    assert recorded_bytes(out, OLD) == 2 * MIB
+
+
+def test_tag_of_a_new_link_that_echoes(script, make_engine, fetch, out) -> None:
+    """The message about another tag does not repeat the request's secret in it."""
+    begin = script(begun(V1))
+    assert fetch(begin.url, connections=1).status == "failed"
+    link = script(lambda asked: part(asked, NEW.read(), 'ETag: "of-canary-5f0c"'))
+    task = make_engine().download(
+        link.url + "?x", out, NAME, {"X-Key": "canary-5f0c"}, new_link=True
+    )
+    assert task.wait(10)
+    error = check_failed(task, DestinationExists, "the entity tag was", "of-***")
+    assert "canary" not in str(error)

@@ -42,6 +42,15 @@ def test_name_of_the_url(origin, fetch, out, segment, expected) -> None:
     assert save(fetch, out, f"{origin.blob_url(1, SIZE)}/{segment}") == [expected]
 
 
+@pytest.mark.parametrize("name", ["segdl.toml", "SegDL.toml"])
+def test_no_origin_leaves_a_configuration(origin, fetch, out, name) -> None:
+    """What the next run would take for its settings is saved under another name."""
+    said = origin.blob_url(1, SIZE, "a", disposition=f'attachment; filename="{name}"')
+    assert save(fetch, out, said) == [f"_{name}"]
+    (out / f"_{name}").unlink()
+    assert save(fetch, out, f"{origin.blob_url(1, SIZE)}/{name}") == [f"_{name}"]
+
+
 def test_own_name_wins(origin, fetch, out) -> None:
     """A name that was given is the name."""
     url = origin.blob_url(1, SIZE, "a", disposition='attachment; filename="b"')

@@ -238,3 +238,14 @@ def test_phase_tells_that_it_is_verified(origin, make_engine, out) -> None:
     assert {status for status, phase in phases if phase == "verifying"} <= {
         "downloading"
     }
+
+
+@pytest.mark.parametrize("fault", ["status=404@range2,*", "status=404@req2,*"])
+def test_digest_stated_before_a_mirror_took_over(
+    origin, other_origin, fetch, fault
+) -> None:
+    """What the URL said of its file counts for what a mirror brings in its place."""
+    other = other_origin.blob_url(2, SIZE, etag="none", lm="none")
+    url = origin.blob_url(1, SIZE, digest="sha-256", f=["rst@byte3000000,9", fault])
+    task = fetch(url, mirrors=[other], connections=1)
+    check_failed(task, IntegrityError, "Repr-Digest", origin.blob(1, SIZE).digest())

@@ -9,8 +9,9 @@ from http_checks import (
     check_whole,
     names,
 )
+from scripted import head, refusal
 
-from segdl.errors import StatusError
+from segdl.errors import StatusError, TransferError
 
 SIZE = 20 * MIB + 5
 RATE = 24 * MIB
@@ -66,3 +67,37 @@ def test_change_found_by_the_412_of_an_origin(origin, fetch) -> None:
     """A 412 is read as a change: the file is looked at again, and goes on."""
     task = fetch(origin.blob_url(1, SIZE, f="status=412@range3"))
     check_whole(task, origin.blob(1, SIZE))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        refusal("403 bad token {secret}"),
+        refusal("503 bad token {secret}"),
+        refusal("500 GET /file.bin?sig={secret} failed"),
+        head("206 Part", "Content-Range: bytes={secret}"),
+        head("206 Part", "Content-Encoding: {secret}"),
+        refusal("302 Found", "Location: {secret}:elsewhere"),
+    ],
+)
+@pytest.mark.parametrize("where", ["header", "query", "user"])
+def test_echo_of_a_secret(script, make_engine, out, answer, where) -> None:
+    """What an origin repeats of a request's secrets is in no error and no event."""
+    secret = "canary-5f0c"
+    origin = script(lambda _: answer.replace(b"{secret}", secret.encode()))
+    url, headers = origin.url, {}
+    if where == "header":
+        headers = {"Authorization": f"Bearer {secret}"}
+    elif where == "query":
+        url += f"?sig={secret}"
+    else:
+        url = url.replace("//", f"//me:{secret}@")
+    engine = make_engine(retry_times=1)
+    events = []
+    engine.register_event_callback(lambda event: events.append(repr(event)))
+    task = engine.download(url, out, "a", headers)
+    assert task.wait(10)
+    engine.shutdown(wait=False)
+    assert isinstance(task.exception(0), TransferError)
+    assert "canary" not in "".join([str(task.error), repr(task.exception(0)), *events])
+    assert "***" in str(task.error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from http_checks import MIB, check_failed, check_whole, peak, until
 
 from segdl.errors import StatusError
@@ -132,3 +133,16 @@ def test_timeout_beyond_what_libcurl_can_count(origin, fetch) -> None:
     """For ever may be written as a large number."""
     task = fetch(origin.blob_url(1, 1000), timeout=1e300)
     check_whole(task, origin.blob(1, 1000))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_nobody_waits_for_an_hour_while_a_mirror_is_there(
+    origin, other_origin, fetch, status
+) -> None:
+    """An origin that asks for more than the timeout leaves it to the mirror."""
+    task = fetch(
+        origin.blob_url(1, SIZE, f=f"status={status}:retry=3600"),
+        mirrors=[other_origin.blob_url(1, SIZE)],
+    )
+    check_whole(task, origin.blob(1, SIZE))
+    assert len(origin.log.entries) == 1

@@ -432,6 +432,18 @@ def test_retry_after_is_waited_for() -> None:
     assert stage.owner.names() == ["probe_again"]
 
 
+@pytest.mark.parametrize(("seconds", "fails"), [(5.0, False), (3600.0, True)])
+def test_retry_after_with_a_mirror(seconds: float, fails: bool) -> None:
+    """Nobody waits longer than the timeout while a mirror was not asked yet."""
+    stage = Stage(mirrors=(MIRROR,))
+    busy = StatusError("503", status=503, retry_after_seconds=seconds)
+    stage.fail(stage.probe(), busy)
+    assert stage.owner.names() == (["source_failed"] if fails else [])
+    assert stage.lanes.turn_to_mirror()
+    stage.fail(stage.probe(), busy)
+    assert stage.owner.retries[-1] == ("503", 1, seconds)
+
+
 def test_a_delay_that_is_over_after_a_stop() -> None:
     """After a stop no probe is sent, whatever was waiting."""
     stage = Stage()
@@ -780,6 +792,38 @@ def test_failures_the_job_decides(error: SegdlError, action: Action) -> None:
     stage = Stage()
     stage.fail(stage.begin(10 * MIB)[0], error)
     assert stage.owner.told[-1] == ("source_failed", str(error), action)
+
+
+def test_answers_that_end_before_they_begin() -> None:
+    """An end in good order that brought nothing is an attempt, not asked for ever."""
+    stage = Stage(connections=1, retry_times=1)
+    (lane,) = stage.begin(10 * MIB)
+    stage.lanes.on_ended(Ended(lane, 0, 0, None))
+    assert stage.numbers() == []
+    stage.crew.pass_time(FIRST_DELAY)
+    (lane,) = stage.numbers()
+    stage.lanes.on_ended(Ended(lane, 0, 0, None))
+    ended = "the answer ended before its first byte"
+    assert stage.owner.told[-1] == ("source_failed", ended, Action.FATAL)
+
+
+@pytest.mark.parametrize("where", ["header", "link", "url"])
+def test_two_tags_that_echo(where: str) -> None:
+    """Lanes that disagree are a change; what the tags repeat of a secret is hidden."""
+    secret = "canary-5f0c"
+    stage = Stage(headers={"X-Key": secret} if where == "header" else None)
+    base = f"{URL}?x={secret}" if where == "url" else URL
+    stage.lanes.sources.first.url = base
+    stage.answer(stage.probe(), url=f"{SIGNED}{secret}" if where == "link" else base)
+    stage.lanes.begin(Plan(100 * MIB, MIB), PART, Validator())
+    for number, lane in enumerate(stage.numbers()[1:3]):
+        tag = EntityTag(f"{number}-s3cret{secret}", weak=False)
+        stage.lanes._lanes[lane].answered = False
+        stage.answer(lane, validator=Validator(etag=tag))
+    kind, error, action = stage.owner.told[-1]
+    assert (kind, action) == ("source_failed", Action.CHANGED)
+    assert "the remote file changed: the entity tag was" in error
+    assert secret not in error
 
 
 def test_wrong_answers_are_attempts() -> None:
