@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -34,7 +34,8 @@ class Script(ThreadingHTTPServer):
     An origin of one file.
 
     Args:
-        answer: Gives all that is sent, head and body; the connection ends after it.
+        answer: Gives all that is sent, head and body, at once or in steps; the
+            connection ends after it.
 
     Attributes:
         asked: The requests, in order.
@@ -42,7 +43,7 @@ class Script(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, answer: Callable[[Asked], bytes]) -> None:
+    def __init__(self, answer: Callable[[Asked], bytes | Iterable[bytes]]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answer = answer
         self.asked: list[Asked] = []
@@ -80,7 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
             number = len(self.server.asked) + 1
             asked = Asked(number=number, begin=begin, end=end, fields=fields)
             self.server.asked.append(asked)
-        self.wfile.write(self.server.answer(asked))
+        answer = self.server.answer(asked)
+        for data in [answer] if isinstance(answer, bytes) else answer:
+            self.wfile.write(data)
 
 
 def head(status: str, *lines: str, version: str = "1.1") -> bytes:

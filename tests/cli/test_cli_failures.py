@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from cli_program import Program
+from scripted import Script, refusal
 
 from segdl.testing import Origin
 
@@ -39,6 +41,21 @@ def test_a_status_that_is_no_success(
     assert str(status) in ran.err
     assert ran.err.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", [["--json"], ["--no-progress"], ["-q"]])
+def test_an_origin_that_echoes(program: Program, how: list[str]) -> None:
+    """Nothing the program writes repeats a password, a token or a signed query."""
+    secrets = ["canary-4711", "canary-5f0c", "canary-0815"]
+    with closing(Script(lambda _: refusal(f"503 no {' '.join(secrets)}"))) as origin:
+        url = origin.url.replace("//", f"//me:{secrets[0]}@") + f"?sig={secrets[1]}"
+        ran = program(
+            *("get", url, *how, "--header", f"X-Key: {secrets[2]}"),
+            *("--retry-times", "1", "--retry-delay", "0"),
+        )
+    assert ran.code == 3
+    assert "503 no *** *** ***" in ran.err
+    assert "canary" not in ran.out + ran.err
 
 
 def test_a_refused_connection(program: Program, tmp_path: Path) -> None:

@@ -153,6 +153,14 @@ def test_a_name_that_cannot_be_stored_is_refused(inside: Program, name: str) -> 
     assert ran.err.count("\n") == 1
 
 
+def test_a_mirror_with_a_password_is_refused(inside: Program) -> None:
+    """No mirror gets credentials, so it can't have any; they are not repeated."""
+    ran = inside("get", URL, "--mirror", "https://me:canary-5f0c@example.net/a.bin")
+    assert (ran.code, ran.out) == (2, "")
+    assert "the mirror https://example.net/a.bin has a user name" in ran.err
+    assert "canary" not in ran.err
+
+
 def test_a_wrong_configuration_names_file_line_and_key(
     inside: Program, tmp_path: Path
 ) -> None:

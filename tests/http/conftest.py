@@ -8,7 +8,7 @@ script  ── an origin that answers what the test says
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +51,11 @@ def tls_origin(segdl_origin_tls: Origin) -> Iterator[Origin]:
 
 
 @pytest.fixture
-def script() -> Iterator[Callable[[Callable[[Asked], bytes]], Script]]:
+def script() -> Iterator[Callable[..., Script]]:
     """Give a function that starts an origin with the answers of a test."""
     running: list[Script] = []
 
-    def start(answer: Callable[[Asked], bytes]) -> Script:
+    def start(answer: Callable[[Asked], bytes | Iterable[bytes]]) -> Script:
         running.append(Script(answer))
         return running[-1]
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+import threading
+from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
 from http_checks import MIB, check_failed, check_whole, names
+from scripted import Asked, head, part
 
 from segdl.errors import ConnectError, StatusError
+from segdl.testing import Blob
 
 SIZE = 12 * MIB
 TOKEN = "Bearer canary-5f0c"
@@ -113,3 +117,20 @@ def test_url_that_begins_to_redirect(origin, fetch) -> None:
     origin.rate = 8 * MIB
     url = origin.blob_url(1, SIZE, "x", f=f"redirect=/b/1/{SIZE}@range3,*")
     check_whole(fetch(url), origin.blob(1, SIZE))
+
+
+def test_redirect_whose_body_has_no_end(script, fetch, monkeypatch) -> None:
+    """The body of a redirect is of no interest, and nothing waits long for it."""
+    monkeypatch.setattr("segdl._exchange._MAX_IGNORED_SECONDS", 0.0)
+    over = threading.Event()
+
+    def answer(asked: Asked) -> Iterator[bytes]:
+        if asked.number == 1:
+            yield head("302 Found", "Location: /there", "Content-Length: 9999") + b"x"
+            over.wait(20)
+        else:
+            yield part(asked, Blob(1, 1000).read())
+
+    task = fetch(script(answer).url, timeout=2, retry_times=0)
+    over.set()
+    check_whole(task, Blob(1, 1000))

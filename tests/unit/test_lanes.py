@@ -818,7 +818,6 @@ def test_two_tags_that_echo(where: str) -> None:
     stage.lanes.begin(Plan(100 * MIB, MIB), PART, Validator())
     for number, lane in enumerate(stage.numbers()[1:3]):
         tag = EntityTag(f"{number}-s3cret{secret}", weak=False)
-        stage.lanes._lanes[lane].answered = False
         stage.answer(lane, validator=Validator(etag=tag))
     kind, error, action = stage.owner.told[-1]
     assert (kind, action) == ("source_failed", Action.CHANGED)
