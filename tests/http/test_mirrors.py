@@ -68,13 +68,17 @@ def test_mirror_with_another_file(origin, other_origin, fetch, first, second) ->
     check_whole(task, origin.blob(2, SIZE))
 
 
+@pytest.mark.parametrize("connections", [1, 4])
 @pytest.mark.parametrize("options", [{}, NONE])
-def test_mirror_of_another_length(origin, other_origin, fetch, out, options) -> None:
+def test_mirror_of_another_length(
+    origin, other_origin, fetch, out, options, connections
+) -> None:
     """What is there is not given up for something else: the mirror has failed, too."""
     origin.rate = other_origin.rate = RATE
     task = fetch(
         origin.blob_url(1, SIZE, f=BREAKS),
         mirrors=[other_origin.blob_url(2, SIZE - 1, **options)],
+        connections=connections,
     )
     assert task.status == "failed"
     assert recorded_bytes(out, origin.blob(1, SIZE)) > 0

@@ -22,13 +22,14 @@ from http_checks import (
     umask,
     until,
 )
-from scripted import Asked, part, refusal
+from scripted import Asked, page, part, refusal
 
 from segdl import DownloadEngine, DownloadTask
 from segdl._fs import PartWriter
 from segdl.errors import (
     ConnectError,
     DestinationExists,
+    RangeMismatch,
     RepresentationChanged,
     UsageError,
 )
@@ -424,6 +425,13 @@ def test_date_that_a_later_answer_tells(script, fetch, out) -> None:
     check_whole(task, NEW)
 
 
+def test_error_page_in_place_of_the_rest(script, fetch, out) -> None:
+    """A page that says nothing of a version does not replace what is there."""
+    answer = begun(V1, rest=lambda _: page(b'{"error": "please log in"}'))
+    check_failed(go_on(script, fetch, out, answer), RangeMismatch, "of 26 bytes")
+    assert recorded_bytes(out, OLD) == 2 * MIB
+
+
 def test_tags_that_only_later_answers_tell(script, fetch) -> None:
     """Answers with two tags are never combined, though the first one had none."""
 
@@ -437,13 +445,14 @@ def test_tags_that_only_later_answers_tell(script, fetch) -> None:
     check_failed(task, RepresentationChanged, "v1", "v2")
 
 
-def test_change_whose_fresh_answers_have_no_tag(script, fetch) -> None:
-    """Starting over without a tag takes up nothing of the version that had one."""
+@pytest.mark.parametrize(("before", "after"), [([V1], [V2]), ([MONDAY], [TUESDAY])])
+def test_change_whose_fresh_answers_say_nothing(script, fetch, before, after) -> None:
+    """Starting over without a validator takes up nothing of what had one."""
 
     def answer(asked: Asked) -> bytes:
         if asked.number <= 2:
-            return part(asked, OLD.read(), V1)
-        return part(asked, NEW.read(), *([V2] if asked.number == 3 else []))
+            return part(asked, OLD.read(), DATE, *before)
+        return part(asked, NEW.read(), DATE, *(after if asked.number == 3 else []))
 
     check_whole(fetch(script(answer).url, connections=1), NEW)
 

@@ -16,6 +16,7 @@ from http_checks import (
     names,
     until,
 )
+from scripted import Asked, part, refusal
 
 from segdl._digests import available, new_hasher
 from segdl.errors import IntegrityError, UsageError
@@ -249,3 +250,19 @@ def test_digest_stated_before_a_mirror_took_over(
     url = origin.blob_url(1, SIZE, digest="sha-256", f=["rst@byte3000000,9", fault])
     task = fetch(url, mirrors=[other], connections=1)
     check_failed(task, IntegrityError, "Repr-Digest", origin.blob(1, SIZE).digest())
+
+
+def test_digest_stated_before_the_file_was_looked_at_again(script, fetch) -> None:
+    """It counts for all of a file whose first piece it was stated of."""
+    old, new = Blob(1, SMALL), Blob(2, SMALL)
+    tag, stated = 'ETag: "v1"', field("Repr-Digest: sha-256=:{sha256}:", old)
+
+    def answer(asked: Asked) -> bytes:
+        if asked.number == 1:
+            return part(asked, old.read(), tag, stated)
+        if asked.number == 2:
+            return refusal("412 Precondition Failed")
+        return part(asked, new.read(), tag)
+
+    task = fetch(script(answer).url, connections=1)
+    check_failed(task, IntegrityError, "Repr-Digest", old.digest())
