@@ -36,7 +36,7 @@ from segdl._ranges import ByteRange
 from segdl._redaction import hide_echo
 from segdl._request import Request
 from segdl._sources import Lane, Source, Sources
-from segdl._urls import headers_for, origin
+from segdl._urls import headers_for, origin, strip_secrets
 from segdl.errors import IncompleteTransfer, RepresentationChanged, SegdlError
 from segdl.progress import RateMeter
 
@@ -135,7 +135,10 @@ class Lanes:
         """Go on with a link that was made anew, in place of one that expired."""
         self.request = request
         first = self.sources.first
-        first.url, first.effective_url, first.renewing = request.urls[0], None, False
+        url = request.urls[0]
+        # Signed anew, it differs in its query; elsewhere there may be another file.
+        first.unsure = strip_secrets(url) != strip_secrets(first.url)
+        first.url, first.effective_url, first.renewing = url, None, False
         if self._part is not None:
             self.go_on()
 
@@ -307,6 +310,9 @@ class Lanes:
         source = lane.source
         known = source.validator or Validator()
         why = known.disagreement(found)
+        if source.unsure and not (self._owner.verified or known.vouches_for(found)):
+            why = why or "nothing proves that the new link leads to the same one"
+        source.unsure = False
         source.validator = known.merged(found)
         if why is not None:
             # Tags are the server's words, which may repeat what it was told.

@@ -61,6 +61,7 @@ class Source:
         not_before: Monotonic time before which it is not asked.
         held_for: The origin's `not_before` that was taken into account.
         renewing: Whether a new link is being made.
+        unsure: Whether one leads elsewhere, and has not proved to be of the same file.
         bytes_per_second: Of one of its lanes, None while unknown.
         limits: What is known of the origin of `limits_url`.
     """
@@ -79,6 +80,7 @@ class Source:
     not_before: float = 0.0
     held_for: float = 0.0
     renewing: bool = False
+    unsure: bool = False
     bytes_per_second: float | None = None
     limits: OriginLimits | None = None
     limits_url: str = ""
@@ -170,6 +172,7 @@ class Sources:
         self._others.clear()
         for source in self._all:
             source.proved = source.aside = source.renewing = False
+            source.unsure = False
             source.effective_url = source.validator = None
 
     def turn_to_mirror(self, *, forgiving: bool = False) -> bool:

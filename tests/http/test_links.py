@@ -88,6 +88,17 @@ def test_new_link_to_another_file(origin, fetch) -> None:
     check_whole(fetch(links), origin.blob(2, SIZE))
 
 
+@pytest.mark.parametrize("first", [{}, {"etag": "none", "lm": "none"}])
+def test_new_link_that_proves_nothing(origin, fetch, first) -> None:
+    """Without the same strong tag, a link to another path is one to another file."""
+    origin.rate = RATE
+    links = Links(
+        origin.blob_url(1, SIZE, "first", f=EXPIRES, **first),
+        origin.blob_url(2, SIZE, "second", etag="none", lm="none"),
+    )
+    check_whole(fetch(links), origin.blob(2, SIZE))
+
+
 def test_new_link_that_is_refused_too(origin, fetch, out) -> None:
     """A second refusal in a row ends it; the message says how to go on."""
     origin.rate = RATE
