@@ -339,6 +339,7 @@ class Manifest:
         _fs.replace_atomically(
             self._directory, self._name, data, sync=sync and self._sync
         )
+        self._opened_log()  # so that `remove` knows the file again
 
 
 def _this_run(first: int) -> Run:
