@@ -95,6 +95,17 @@ def names(directory: Path) -> list[str]:
     return sorted(os.listdir(directory))
 
 
+def contents(directory: Path) -> dict[str, bytes]:
+    """Read all files of a directory."""
+    return {name: (directory / name).read_bytes() for name in names(directory)}
+
+
+def foreign_manifest(directory: Path) -> None:
+    """Put another engine's manifest in the place of one."""
+    (directory / "other").write_bytes(b"theirs")
+    (directory / "other").replace(directory / MANIFEST)
+
+
 # --- the usual way --------------------------------------------------------------------
 
 
@@ -187,6 +198,48 @@ def test_a_part_with_somebodys_bytes(tmp_path: Path, open_store: OpenStore) -> N
     assert (tmp_path / PART).read_bytes() == b"precious"
 
 
+@pytest.mark.parametrize("data", [b"precious", b""])
+def test_a_part_of_another_program(
+    tmp_path: Path,
+    open_store: OpenStore,
+    monkeypatch: pytest.MonkeyPatch,
+    data: bytes,
+) -> None:
+    """A part that is open to others is not ours: it keeps its mode, even if empty."""
+    monkeypatch.setattr("segdl._fs._part.current_umask", lambda: 0o022)
+    (tmp_path / PART).write_bytes(data)
+    (tmp_path / PART).chmod(0o644)
+    os.truncate(tmp_path / PART, SIZE)
+    store = open_store()
+    with pytest.raises(DestinationExists, match="has no manifest"):
+        store.look(NAME)
+    store.discard()
+    assert contents(tmp_path) == {PART: data.ljust(SIZE, b"\0")}
+    assert stat.S_IMODE((tmp_path / PART).stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_part_that_is_said_to_take_no_room(
+    tmp_path: Path,
+    open_store: OpenStore,
+    monkeypatch: pytest.MonkeyPatch,
+    told: bool,
+) -> None:
+    """Where a file system says 0 blocks, data counts, as does not knowing of any."""
+    monkeypatch.setattr(_fs.PartFile, "blocks", lambda _self: 0)
+    if not told:
+        monkeypatch.delattr(os, "SEEK_DATA", raising=False)
+    (tmp_path / PART).touch(0o600)
+    (tmp_path / PART).write_bytes(b"precious" if told else b"")
+    os.truncate(tmp_path / PART, SIZE)
+    before = contents(tmp_path)
+    store = open_store()
+    with pytest.raises(DestinationExists, match="has no manifest"):
+        store.look(NAME)
+    store.discard()
+    assert contents(tmp_path) == before
+
+
 def test_a_manifest_that_was_being_made(tmp_path: Path, open_store: OpenStore) -> None:
     """A manifest's temporary file is no manifest, and does not stay."""
     begun(open_store).close()
@@ -219,6 +272,52 @@ def test_before_the_manifest_was_removed(tmp_path: Path, open_store: OpenStore) 
     assert store.published_url_sha256 == url_digest(URL)
     assert names(tmp_path) == [NAME]
     assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("give", [os.rename, os.link])
+def test_an_unfinished_part_with_the_final_name(
+    tmp_path: Path, open_store: OpenStore, give: Callable[[Path, Path], None]
+) -> None:
+    """It is not taken for the file, and goes on once the name is taken back."""
+    begun(open_store, 0, 2).close()
+    give(tmp_path / PART, tmp_path / NAME)
+    before = contents(tmp_path)
+    store = open_store()
+    with pytest.raises(DestinationExists, match="that is not finished"):
+        store.look(NAME)
+    store.discard()
+    assert contents(tmp_path) == before
+    (tmp_path / NAME).rename(tmp_path / PART)
+    (tmp_path / NAME).unlink(missing_ok=True)  # a rename to a link of itself is none
+    found = open_store().look(NAME)
+    assert found is not None
+    assert found.accepted == [piece(0), piece(2)]
+
+
+@pytest.mark.parametrize("give", [os.rename, os.link])
+def test_a_publish_whose_records_were_lost(
+    tmp_path: Path, open_store: OpenStore, give: Callable[[Path, Path], None]
+) -> None:
+    """A power cut that took the last records, but no data, left the whole file."""
+    begun(open_store, 0, 1, 2, 3).close()
+    give(tmp_path / PART, tmp_path / NAME)
+    log = tmp_path / MANIFEST
+    log.write_bytes(b"".join(log.read_bytes().splitlines(keepends=True)[:-2]))
+    store = open_store()
+    assert store.look(NAME) is None
+    assert store.published_url_sha256 == url_digest(URL)
+    assert contents(tmp_path) == {NAME: CONTENT}
+
+
+def test_before_the_manifest_was_dropped(tmp_path: Path, open_store: OpenStore) -> None:
+    """The part that is made to drop a lone manifest may be there, if cut short."""
+    begun(open_store, 0, 1, 2, 3).close()
+    os.rename(tmp_path / PART, tmp_path / NAME)
+    (tmp_path / PART).touch(0o600)
+    store = open_store()
+    assert store.look(NAME) is None
+    assert store.published_url_sha256 == url_digest(URL)
+    assert contents(tmp_path) == {NAME: CONTENT}
 
 
 @pytest.mark.parametrize("destination", [None, b"another file"])
@@ -545,6 +644,55 @@ def test_a_release_lets_others_go_on(open_store: OpenStore) -> None:
     assert found.accepted == [piece(0)]
 
 
+def test_a_manifest_that_was_replaced(tmp_path: Path, open_store: OpenStore) -> None:
+    """What another engine put in the place of a manifest is not removed."""
+    store = begun(open_store, 0)
+    foreign_manifest(tmp_path)
+    store.discard()
+    assert contents(tmp_path) == {MANIFEST: b"theirs"}
+
+
+@pytest.mark.parametrize("size", [SIZE, 0])
+def test_an_engine_that_begins_while_another_publishes(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """As soon as the part has the final name, the others may belong to the next."""
+    store = open_store()
+    store.look(NAME)
+    store.create(header(size=size))
+    if size:
+        write(store, 0, 1, 2, 3)
+    publish = _fs.PartFile.publish
+
+    def followed(part: _fs.PartFile, *args: str, **keys: bool | str) -> None:
+        publish(part, *args, **keys)  # type: ignore[arg-type]
+        foreign_manifest(tmp_path)
+
+    monkeypatch.setattr(_fs.PartFile, "publish", followed)
+    store.publish(size, overwrite=True)
+    assert contents(tmp_path) == {NAME: CONTENT[:size], MANIFEST: b"theirs"}
+
+
+def test_an_engine_that_begins_at_a_lone_manifest(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes first has the part: its manifest is not dropped as a lone one."""
+    begun(open_store, 0)
+    exists, answers = _fs.Directory.exists, [False]
+    monkeypatch.setattr(
+        _fs.Directory,
+        "exists",
+        lambda self, name: (
+            answers.pop() if name == PART and answers else exists(self, name)
+        ),
+    )
+    before = contents(tmp_path)
+    with pytest.raises(DestinationExists):
+        open_store().look(NAME)
+    assert answers == []
+    assert contents(tmp_path) == before
+
+
 # --- publishing -----------------------------------------------------------------------
 
 
@@ -724,6 +872,30 @@ def test_ones_own_unfinished_file_is_free(
     store.close()
     assert other.look_free(NAME, url_digest(URL)) is not None
     assert other.name == "a.1.bin"
+
+
+@pytest.mark.parametrize("looks", [0, 1])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_name_that_is_published_meanwhile(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, looks: int, own: bool
+) -> None:
+    """A publish is seen, whichever look for the name's files it comes before."""
+    other, store = begun(open_store, 0, 1, 2, 3), open_store()
+    exists, left = _fs.Directory.exists, [looks]
+
+    def followed(directory: _fs.Directory, name: str) -> bool:
+        if directory is store.directory and not other.published:
+            if left[0] == 0:
+                other.publish(SIZE, overwrite=False)
+            left[0] -= 1
+        return exists(directory, name)
+
+    monkeypatch.setattr(_fs.Directory, "exists", followed)
+    if own:
+        assert store.look_free(NAME, url_digest(URL)) is None
+        assert store.name == "a.1.bin"
+    else:
+        assert store.free_name(NAME) == "a.1.bin"
 
 
 def test_no_free_name(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
