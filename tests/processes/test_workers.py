@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -356,6 +357,39 @@ def test_threads_of_the_engine_take_no_signal(
         blocked = int(status.partition("SigBlk:")[2].split()[0], 16)
         for number in (signal.SIGINT, signal.SIGTERM):
             assert blocked >> (number - 1) & 1, f"{thread.name} takes signal {number}"
+
+
+class Undying:
+    """A process that hangs in the kernel, where no signal reaches it."""
+
+    pid = os.getpid()
+
+    def __init__(self, *_args: Any, **_options: Any) -> None:
+        self.calls: list[str] = []
+
+    def poll(self) -> None:
+        """Tell that it lives."""
+
+    def kill(self) -> None:
+        """Note it."""
+        self.calls.append("kill")
+
+    def wait(self, timeout: float) -> None:
+        """Note it, and be there still."""
+        self.calls.append("wait")
+        raise subprocess.TimeoutExpired("worker", timeout)
+
+
+def test_worker_that_can_not_be_killed_is_waited_for_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its lanes are given up one by one, and the engine waits for one alone."""
+    monkeypatch.setattr(processes.subprocess, "Popen", Undying)
+    worker = processes.Worker("transfer", in_process=False)
+    for _lane in range(3):
+        worker.kill()
+    worker.close()
+    assert worker._process.calls == ["kill", "wait"]
 
 
 def test_worker_ends_by_sigterm(

@@ -107,6 +107,31 @@ def test_clear_empties_and_the_queue_works_on() -> None:
     assert drain(queue) == ["b"]
 
 
+@pytest.mark.parametrize("call", ["get_next_task", "get_all_tasks"])
+def test_a_signal_handler_may_remove_a_task_in_the_middle(
+    monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """It comes in between, on the thread that has the lock, and takes what is next."""
+    queue = Queue()
+    for name in "abc":
+        queue.add_task(Item(name))
+    is_waiting = queue._is_waiting
+
+    def interrupted(entry: tuple[int, int, str]) -> bool:
+        answer = is_waiting(entry)
+        queue.remove_task("a")
+        return answer
+
+    monkeypatch.setattr(queue, "_is_waiting", interrupted)
+    served = getattr(queue, call)()
+    monkeypatch.undo()
+    if call == "get_next_task":
+        assert served.id == "b"
+        assert drain(queue) == ["c"]
+    else:  # it does not look at them one by one, so nothing comes in between
+        assert [item.id for item in served] == ["a", "b", "c"]
+
+
 def test_the_listing_is_the_callers_own() -> None:
     """Changing the list from get_all_tasks leaves the queue alone."""
     queue = Queue()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from decimal import Decimal
@@ -412,3 +415,37 @@ def test_wait_ends_with_the_engine() -> None:
     assert not task.wait()
     with pytest.raises(TimeoutError):
         task.result()
+
+
+FORKED = """
+import os, signal, threading
+from segdl import DownloadTask, task
+held, go = threading.Event(), threading.Event()
+def poll():
+    with task._changed:
+        held.set()
+        go.wait()
+thread = threading.Thread(target=poll)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)    # ends one that waits for a thread it does not have
+    waited = DownloadTask("http://127.0.0.1/", "d").wait(0)
+    os._exit(0 if waited is False else 9)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+go.set()
+thread.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forked_child_can_wait_while_its_parent_polls() -> None:
+    """A thread of the parent that looks at its tasks does not lock the child's."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORKED],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["0"]
