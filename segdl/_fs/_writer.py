@@ -134,10 +134,12 @@ class PartWriter:
         Raises:
             DiskFull, StorageError: The file system writes late (NFS), and could not.
         """
-        self._close_direct()
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            _close(fd, self.path)
+        try:
+            self._close_direct()
+        finally:
+            if self._fd >= 0:
+                fd, self._fd = self._fd, -1
+                _close(fd, self.path)
 
 
 def _close(fd: int, path: str) -> None:

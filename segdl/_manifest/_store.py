@@ -323,7 +323,8 @@ class Manifest:
         manifest here: that one stays.
         """
         ours = self._log is None or self._log.is_named()
-        self.close()
+        with suppress(StorageError):  # the last records are no longer needed
+            self.close()
         if ours:
             self._directory.unlink(_fs.temporary_name(self._name))
             self._directory.unlink(self._name)
