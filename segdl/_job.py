@@ -17,6 +17,7 @@ Only one helper thread is at work on a job's files at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,7 @@ from segdl.errors import (
     ProtocolError,
     SegdlError,
     StatusError,
+    StorageError,
     TransferError,
 )
 
@@ -145,7 +147,8 @@ class Job:
     def abandon(self) -> None:
         """Let go of the files; the scheduler has ended, and nothing else will."""
         if self.destination.is_open:
-            self.destination.store.close()
+            with suppress(StorageError):  # nobody is left to be told
+                self.destination.store.close()
 
     def discard(self) -> None:
         """End, and remove part and manifest."""

@@ -611,6 +611,23 @@ def test_a_resume_of_a_large_gap(make_play: MakePlay) -> None:
     play.run().completed(CONTENT * 5)
 
 
+def test_files_that_are_abandoned(
+    make_play: MakePlay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of their close is told to nobody, and keeps no other job's open."""
+    play = make_play().start().run(recorded(MIB))
+    close = Store.close
+
+    def refuse(store: Store) -> None:
+        close(store)
+        raise StorageError("cannot close", errno=errno.EIO)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Store, "close", refuse)
+        play.job.abandon()
+    assert play.job.destination.store.part is None
+
+
 @pytest.mark.parametrize("checksum", [None, SHA256])
 def test_a_resume_with_nothing_missing(
     make_play: MakePlay, checksum: str | None
