@@ -31,6 +31,7 @@ from segdl.errors import (
     DestinationExists,
     RangeMismatch,
     RepresentationChanged,
+    StorageError,
     UsageError,
 )
 from segdl.testing import Blob, Origin
@@ -146,6 +147,48 @@ def test_failure_and_resume(origin, make_engine, out) -> None:
     check_whole(task, origin.blob(1, SIZE))
     assert task.resumed_size == recorded
     assert origin.log.served_twice() < AGAIN
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize("processes", [0, 2])
+def test_directory_that_is_moved(origin, make_engine, out, processes, replaced) -> None:
+    """Nothing is published there, nor where it was; it is resumed where it is now."""
+    origin.rate = RATE
+    url, moved = origin.blob_url(1, SIZE), out.with_name("moved")
+    task = half(make_engine(processes=processes), url, out)
+    out.rename(moved)
+    if replaced:
+        out.mkdir()
+    assert task.wait(10)
+    check_failed(task, StorageError, str(out))
+    assert names(out) == []
+    assert names(moved) == [PART, MANIFEST]
+    task = make_engine().download(url, moved, NAME)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size > SIZE // 2 - AGAIN
+    assert origin.log.served_twice() < AGAIN
+
+
+@pytest.mark.parametrize("on_exists", ["error", "reuse", "overwrite"])
+def test_part_that_is_renamed(origin, make_engine, out, on_exists) -> None:
+    """Under the final name it is not the file; under its own it is gone on with."""
+    origin.rate = RATE
+    url = origin.blob_url(1, SIZE)
+    leave_half(make_engine, url, out)
+    (out / PART).rename(out / NAME)
+    task = make_engine().download(url, out, NAME, on_exists=on_exists)
+    assert task.wait(10)
+    error = task.exception(0)
+    assert type(error) is DestinationExists
+    assert "not finished" in str(error)
+    assert names(out) == [NAME, MANIFEST]
+    (out / NAME).rename(out / PART)
+    recorded = recorded_bytes(out, origin.blob(1, SIZE))
+    task = make_engine().download(url, out, NAME, on_exists=on_exists)
+    assert task.wait(10)
+    check_whole(task, origin.blob(1, SIZE))
+    assert task.resumed_size == recorded
 
 
 @pytest.fixture
