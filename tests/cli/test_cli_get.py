@@ -352,6 +352,21 @@ def test_two_urls_with_one_name_are_not_both_done(
     assert len(ran.out.splitlines()) == 1
 
 
+def test_two_urls_with_one_name_in_one_directory(
+    program: Program, segdl_origin: Origin, tmp_path: Path
+) -> None:
+    """One that replaces the other's file is told, also where a link hides it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    urls = [segdl_origin.blob_url(seed, SIZE, "a.bin") for seed in (1, 2)]
+    entries = f"{urls[0]}\n  dir=real\n{urls[1]}\n  dir=link\n"
+    options = ("-j", "1", "--on-exists", "overwrite")
+    ran = program("get", "-i", "-", *options, stdin=entries)
+    assert ran.code == 1
+    assert len(ran.out.splitlines()) == 1
+    assert "have the same destination" in ran.err
+
+
 def test_two_urls_with_one_name_are_both_kept_by_rename(
     program: Program, segdl_origin: Origin
 ) -> None:

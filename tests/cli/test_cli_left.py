@@ -12,6 +12,7 @@ import pytest
 from cli_program import UNFINISHED_SIZE as SIZE
 from cli_program import Program, downloading
 
+from segdl._fs import Directory, PartFile
 from segdl._headers import Validator
 from segdl._manifest._records import Header, header_line
 from segdl._names import SafeName
@@ -136,6 +137,68 @@ def test_resume_needs_a_url_that_had_a_query(
     assert (tmp_path / "a.bin.segdl").exists()
     if target == "directory":
         assert [event["event"] for event in ran.events] == ["failed", "summary"]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        ("left", "left/a.bin"),
+        ("left/a.bin.part", "left"),
+        ("left", "./left"),
+        ("left", "link"),
+        ("link/a.bin", "left"),
+        ("left/a.bin", "left/a.bin.segdl", "link/a.bin.part"),
+    ],
+)
+def test_resume_of_one_that_is_named_twice(
+    program: Program, segdl_origin: Origin, unfinished: Path, targets: tuple[str, ...]
+) -> None:
+    """It goes on once, however often and by which way it is named."""
+    (unfinished.parent.parent / "link").symlink_to("left")
+    ran = program("resume", *targets, "--json")
+    assert ran.code == 0
+    assert len(ran.of("resumed")) == len(ran.of("completed")) == 1
+    assert unfinished.read_bytes() == segdl_origin.blob(1, SIZE).read()
+
+
+def test_resume_goes_on_after_a_damaged_manifest(
+    program: Program, segdl_origin: Origin, unfinished: Path
+) -> None:
+    """It is told why that one can't go on, and it stays; the others go on."""
+    left = {"0.bin.part": b"data", "0.bin.segdl": b"damaged\n"}
+    for name, data in left.items():
+        private(unfinished.with_name(name), data)
+    ran = program("resume", unfinished.parent)
+    assert (ran.code, ran.out) == (1, f"{unfinished}\n")
+    assert "0.bin.segdl" in ran.err
+    assert unfinished.read_bytes() == segdl_origin.blob(1, SIZE).read()
+    for name, data in left.items():
+        assert unfinished.with_name(name).read_bytes() == data
+
+
+@pytest.mark.parametrize("target", ["left", "left/b.bin", "left/b.bin.part"])
+def test_resume_of_a_renamed_pair(
+    program: Program, segdl_origin: Origin, unfinished: Path, target: str
+) -> None:
+    """It is kept, and the message says which names it has to have."""
+    pairs = [
+        (Path(f"{unfinished}{suffix}"), unfinished.with_name(f"b.bin{suffix}"))
+        for suffix in (".part", ".segdl")
+    ]
+    for own, other in pairs:
+        own.rename(other)
+    before = [other.read_bytes() for _, other in pairs]
+    requests = len(segdl_origin.log.settle())
+    ran = program("resume", target)
+    assert (ran.code, ran.out) == (1, "")
+    assert "rename it to a.bin.segdl" in ran.err
+    assert [other.read_bytes() for _, other in pairs] == before
+    assert len(os.listdir(unfinished.parent)) == 2
+    assert len(segdl_origin.log.settle()) == requests
+    for own, other in pairs:
+        other.rename(own)
+    assert program("resume", unfinished).code == 0
+    assert unfinished.read_bytes() == segdl_origin.blob(1, SIZE).read()
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -264,6 +327,27 @@ def test_clean_keeps_what_may_be_somebody_elses(
     ran = program("clean", directory, "--yes")
     assert ran.code == 0
     assert before - set(os.listdir(directory)) == {"a.bin.part", "a.bin.segdl"}
+
+
+def test_clean_keeps_data_that_is_said_to_take_no_room(
+    inside: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that says 0 blocks to everything makes no part an empty one."""
+    monkeypatch.setattr(PartFile, "blocks", lambda _self: 0)
+    private(tmp_path / "a.part", b"data")
+    ran = inside("clean", tmp_path, "--yes")
+    assert (ran.code, ran.out) == (0, "")
+    assert (tmp_path / "a.part").read_bytes() == b"data"
+
+
+def test_clean_keeps_the_manifest_of_an_engine_that_begins(
+    inside: Program, unfinished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part that came after the look for it makes the manifest no lone one."""
+    monkeypatch.setattr(Directory, "exists", lambda *_: False)
+    ran = inside("clean", unfinished.parent, "--yes")
+    assert (ran.code, ran.out) == (0, "")
+    assert sorted(os.listdir(unfinished.parent)) == ["a.bin.part", "a.bin.segdl"]
 
 
 def test_clean_needs_a_directory(program: Program, tmp_path: Path) -> None:

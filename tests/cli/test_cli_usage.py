@@ -85,6 +85,14 @@ def test_version_tells_what_matters(program: Program) -> None:
         (("verify", "f"), "--checksum"),
         (("verify", "f", "--checksum", "sha3:00"), "algorithm 'sha3' is not known"),
         (("resume",), "DIR|FILE"),
+        (("resume", ""), "the path is empty"),
+        (("resume", ".", ""), "the path is empty"),
+        (("inspect", ""), "the path is empty"),
+        (("clean", ""), "the path is empty"),
+        (("verify", "", "--checksum", "md5:" + "0" * 32), "the path is empty"),
+        (("serve", "--port", "65536"), "'65536' is no port: 0 - 65535"),
+        (("serve", "--port", "-1"), "'-1' is no port"),
+        (("serve", "--port", "x"), "'x' is no port"),
     ],
 )
 def test_a_wrong_call_is_refused(
@@ -195,6 +203,20 @@ def test_the_same_name_twice_is_refused(inside: Program, tmp_path: Path) -> None
     ran = inside("get", "-i", "list")
     assert ran.code == 2
     assert ran.err.startswith("segdl: list:3: 'a' is given twice for ")
+
+
+def test_the_same_name_in_one_directory_is_refused(
+    inside: Program, tmp_path: Path
+) -> None:
+    """However it is reached: a link to the directory makes no second one of it."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "list").write_text(
+        f"{URL}\n  dir=real\n  out=a\n{URL}2\n  dir=link\n  out=a\n"
+    )
+    ran = inside("get", "-i", "list")
+    assert ran.code == 2
+    assert ran.err.startswith("segdl: list:4: 'a' is given twice for ")
 
 
 def test_a_small_call_loads_nothing_heavy() -> None:
