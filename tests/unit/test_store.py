@@ -687,9 +687,12 @@ def test_an_engine_that_begins_at_a_lone_manifest(
         ),
     )
     before = contents(tmp_path)
+    store = open_store()
     with pytest.raises(DestinationExists):
-        open_store().look(NAME)
-    assert answers == []
+        store.look(NAME)
+    answers.append(False)
+    assert store.look_free(NAME, url_digest(URL)) is None
+    assert (answers, store.name) == ([], "a.1.bin")
     assert contents(tmp_path) == before
 
 
