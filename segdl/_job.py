@@ -168,8 +168,7 @@ class Job:
         )
 
     def _got_first_link(self, request: Request) -> None:
-        self.request = request
-        self.lanes.use_link(request)
+        self._use_link(request)
         self.destination = self._new_destination()
         self.offload(self.destination.examine, self._examined)
 
@@ -372,12 +371,11 @@ class Job:
 
     def renew_link(self) -> None:
         """Have the caller's function make a new link, for all lanes."""
+        self._ask_for_link(self._use_link)
 
-        def renewed(request: Request) -> None:
-            self.request = request
-            self.lanes.use_link(request)
-
-        self._ask_for_link(renewed)
+    def _use_link(self, request: Request) -> None:
+        self.request = request
+        self.lanes.use_link(request)
 
     def _ask_for_link(self, done: Callable[[Request], None]) -> None:
         """Call the caller's function, which may take long: nothing waits for it."""

@@ -193,7 +193,9 @@ class DownloadEngine:
         Args:
             url: What to fetch, http or https; or a function that gives it, for a link
                 that is signed for a while. It is called on a thread of its own, when
-                the download begins, and again when the link has expired.
+                the download begins, and again when the link has expired. One with
+                another path has to prove, by a digest or the same strong validator,
+                that it leads to the same file, which is begun anew otherwise.
             output_path: The directory to save in; created when missing.
             filename: Name to save as; None takes it from the response or the URL.
             headers: Request headers; sent to the URL's origin only.
