@@ -38,6 +38,8 @@ from segdl.testing import Blob, Origin
 
 SIZE = 24 * MIB + 321
 RATE = 12 * MIB
+# Of several files none has ended when all have begun, also on a busy machine.
+SLOW = 2 * MIB
 # What may be sent twice: the pieces in flight, and what was on its way to four lanes.
 AGAIN = 6 * MIB
 # For what has to come in the middle, however busy the machine is.
@@ -344,7 +346,7 @@ def test_cancel_of_a_pending_task(origin, make_engine, out, same) -> None:
 
 def test_resume_unfinished(origin, make_engine, out) -> None:
     """What earlier runs left in a directory goes on, without being told its URLs."""
-    origin.rate = RATE
+    origin.rate = SLOW
     engine = make_engine()
     urls = {
         f"{seed}.bin": origin.blob_url(seed, SIZE, f"{seed}.bin") for seed in (1, 2)
@@ -354,6 +356,7 @@ def test_resume_unfinished(origin, make_engine, out) -> None:
     begun = [engine.download(url, out) for url in urls.values()]
     until(lambda: all(task.downloaded_size > SIZE // 4 for task in begun))
     engine.shutdown(wait=False)
+    origin.rate = RATE
     found = make_engine().resume_unfinished(out)
     assert [task.filename for task in found] == ["1.bin", "2.bin", "3.bin"]
     assert all(task.wait(15) for task in found)
@@ -374,7 +377,7 @@ def test_resume_unfinished_goes_on_after_one_that_can_not(
     origin, make_engine, out, monkeypatch
 ) -> None:
     """A digest that can't be computed here fails its task, and no other."""
-    origin.rate = RATE
+    origin.rate = SLOW
     engine = make_engine()
     digest = f"sha512:{origin.blob(1, SIZE).digest('sha512')}"
     begun = [
@@ -383,6 +386,7 @@ def test_resume_unfinished_goes_on_after_one_that_can_not(
     ]
     until(lambda: all(task.downloaded_size > SIZE // 4 for task in begun))
     engine.shutdown(wait=False)
+    origin.rate = RATE
 
     def refuse(checksum: str) -> None:
         raise UsageError(f"{checksum} can't be computed; install segdl[more]")

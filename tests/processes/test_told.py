@@ -272,7 +272,7 @@ def test_bytes_found_by_a_resume_are_no_speed(
     origin: Origin, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
     """Resumed bytes count as downloaded, never as received."""
-    origin.total_rate = 24 * MIB
+    origin.total_rate = 6 * MIB
     first = make_engine(connections=1)
     task = first.download(origin.blob_url(1, SIZE), tmp_path, "file")
     until(lambda: task.downloaded_size >= 8 * MIB)
