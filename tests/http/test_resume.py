@@ -38,8 +38,6 @@ from segdl.testing import Blob, Origin
 
 SIZE = 24 * MIB + 321
 RATE = 12 * MIB
-# Of several files none has ended when all have begun, also on a busy machine.
-SLOW = 2 * MIB
 # What may be sent twice: the pieces in flight, and what was on its way to four lanes.
 AGAIN = 6 * MIB
 # For what has to come in the middle, however busy the machine is.
