@@ -21,8 +21,7 @@ from ipaddress import (
 # All that IANA has given out for global unicast (RFC 4291 s2.4): loopback, link-local,
 # unique local, site-local, multicast and what is reserved lie outside of it.
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
-# Of a platform: a service of the host, though the address is a public one (Azure), or
-# lies in a block whose others are public to some versions of Python (Oracle).
+# Of Azure's platform: a service of the host, though the address is a public one.
 _OF_THE_HOST = frozenset({IPv4Address("168.63.129.16")})
 # Reserved, and not known to every version of the standard library.
 _RESERVED_V4 = IPv4Network("192.0.0.0/24")  # RFC 6890 s2.2.2

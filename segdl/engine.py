@@ -315,8 +315,8 @@ class DownloadEngine:
 
         A manifest keeps no URL query, since that may be a secret: a download whose URL
         had one comes back as a failed task that says so. Submit such a URL again with
-        `download`, and it goes on from what is there. So does one whose manifest is
-        damaged, or whose digest can't be computed here.
+        `download`, and it goes on from what is there. One whose manifest is damaged, or
+        whose digest can't be computed here, comes back as a failed task too.
 
         Returns:
             The tasks, in order of their names.

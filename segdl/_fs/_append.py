@@ -49,9 +49,7 @@ class AppendLog:
                 write_all(self._fd, data)
         except BaseException:
             self._torn = True
-            with suppress(
-                StorageError
-            ):  # the append's error says more; cut again later
+            with suppress(StorageError):  # the append's error says more
                 self._cut()
             raise
         self.size += len(data)

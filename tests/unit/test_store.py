@@ -252,21 +252,13 @@ def test_a_manifest_that_was_being_made(tmp_path: Path, open_store: OpenStore) -
     assert names(tmp_path) == [NAME]
 
 
-def test_between_link_and_unlink(tmp_path: Path, open_store: OpenStore) -> None:
-    """A publish that died between its two steps is finished."""
+@pytest.mark.parametrize("give", [os.link, os.rename])
+def test_a_publish_cut_short(
+    tmp_path: Path, open_store: OpenStore, give: Callable[[Path, Path], None]
+) -> None:
+    """One that died between link and unlink, or before its last step, is finished."""
     begun(open_store, 0, 1, 2, 3).close()
-    os.link(tmp_path / PART, tmp_path / NAME)
-    store = open_store()
-    assert store.look(NAME) is None
-    assert store.published_url_sha256 == url_digest(URL)
-    assert names(tmp_path) == [NAME]
-    assert (tmp_path / NAME).read_bytes() == CONTENT
-
-
-def test_before_the_manifest_was_removed(tmp_path: Path, open_store: OpenStore) -> None:
-    """After a publish that died at its last step, only the manifest goes."""
-    begun(open_store, 0, 1, 2, 3).close()
-    os.rename(tmp_path / PART, tmp_path / NAME)
+    give(tmp_path / PART, tmp_path / NAME)
     store = open_store()
     assert store.look(NAME) is None
     assert store.published_url_sha256 == url_digest(URL)
