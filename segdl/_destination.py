@@ -191,18 +191,23 @@ class Destination:
             url_sha256=self._url_sha256,
             digest=None if digest is None else str(digest),
         )
+        kept = None
+        if (
+            found is not None
+            and not whole
+            and found.header.size == size
+            and self.resumable(found)
+        ):
+            kept = found
         if store.part is None:
             store.create(header)
         elif (
-            found is not None
-            and not whole
-            and self._is_of_the_file(found)
-            and found.header.size == size
-            and self.resumable(found)
-            and self._fits(found, validator, mirror=mirror, conditional=conditional)
+            kept is not None
+            and self._is_of_the_file(kept)
+            and self._fits(kept, validator, mirror=mirror, conditional=conditional)
         ):
             store.check_space(size or 0)
-            if not self._is_own(found):
+            if not self._is_own(kept):
                 store.adopt(header)
         elif found is not None and not self._is_own(found):
             raise DestinationExists(
@@ -212,7 +217,7 @@ class Destination:
                 "it with `segdl clean`, or save under another name"
             )
         else:
-            if not whole and self._is_silent(found, size, validator):
+            if kept and kept.header.validator.disagreement(validator) is None:
                 store.dropped = (
                     "the origin tells no longer which version of the file it sends; "
                     "starting over"
@@ -220,17 +225,6 @@ class Destination:
             self.found = None
             store.restart(header)
         self.owned = True
-
-    def _is_silent(
-        self, found: Found | None, size: int | None, validator: Validator
-    ) -> bool:
-        """Whether pieces are lost for want of a validator, not for another one."""
-        return (
-            found is not None
-            and self.resumable(found)
-            and found.header.size == size
-            and found.header.validator.disagreement(validator) is None
-        )
 
     def _is_of_the_file(self, found: Found) -> bool:
         """
