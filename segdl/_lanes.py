@@ -569,7 +569,7 @@ class Lanes:
             self._early_failure = lane, error
         elif error is not None:
             self._failures.failed(lane, error)
-        elif self.plan is None and self._is_short(position):
+        elif self._is_short(position):
             short = IncompleteTransfer("the answer ended before the file did")
             self._failures.failed(lane, short)
         elif self.plan is None:
@@ -583,9 +583,9 @@ class Lanes:
 
     def _is_short(self, end: int) -> bool:
         """Whether a stream of the very file whose length is known has another one."""
-        if self._had is None:
-            return False
-        size, validator = self._had
+        if self.plan is not None:
+            return self.whole and end < self.plan.size
+        size, validator = self._had or (end, Validator())
         return end != size and validator.vouches_for(self._streamed)
 
     def _is_probe(self, lane: Lane) -> bool:

@@ -147,8 +147,12 @@ class Verdicts:
             return
         wrong, self._wrong = self._wrong, None
         if bad:
-            self._job.report_retry(f"{len(bad)} pieces changed on the disk")
-            self._job.fetch_again(bad)
+            changed = f"{len(bad)} pieces changed on the disk"
+            self._job.report_retry(changed)
+            if self._job.lanes.whole:  # which brings no pieces, but all
+                self._job.stream_broke(IntegrityError(changed))
+            else:
+                self._job.fetch_again(bad)
         else:
             self._source_lied(*wrong)
 

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from http_checks import MANIFEST, MIB, NAME, PART, check_failed, check_whole, names
+from http_checks import (
+    MANIFEST,
+    MIB,
+    NAME,
+    PART,
+    check_failed,
+    check_whole,
+    names,
+    recorded_bytes,
+    until,
+)
 from scripted import Asked, head, page, part, stream
 
 from segdl._fs import PartWriter
@@ -170,3 +180,35 @@ def test_error_page_replaces_nothing(script, fetch, out, text) -> None:
     task = fetch(script(answer).url, connections=1)
     check_failed(task, RangeMismatch, f"of {len(text)} bytes", str(SMALL))
     assert names(out) == [PART, MANIFEST]
+
+
+def test_stream_that_ends_early_is_not_gone_on_with(script, fetch) -> None:
+    """Where there are no ranges, what is missing at the end is not asked for alone."""
+    none = "Accept-Ranges: none"
+
+    def answer(asked: Asked) -> bytes:
+        if asked.number == 1:
+            return head("200 OK", f"Content-Length: {SMALL}", none, V1)
+        short = MIB if asked.number == 2 else 0
+        return stream(OLD.read(0, SMALL - short), none, V1)
+
+    check_whole(fetch(script(answer).url), OLD)
+
+
+def test_stream_that_the_disk_changed_is_fetched_whole(script, fetch, out) -> None:
+    """Where there are no ranges, a damaged piece is not asked for alone."""
+
+    def answer(asked: Asked):
+        yield head("200 OK", f"Content-Length: {SMALL}", "Accept-Ranges: none", V1)
+        yield OLD.read(0, 3 * MIB)
+        if asked.number == 1:
+            until(lambda: names(out) == [PART, MANIFEST])
+            until(lambda: recorded_bytes(out, OLD) >= 2 * MIB)
+            with (out / PART).open("r+b") as file:
+                file.seek(MIB + 100)
+                file.write(b"damaged")
+        yield OLD.read(3 * MIB, SMALL)
+
+    origin = script(answer)
+    check_whole(fetch(origin.url, checksum=f"sha256:{OLD.digest()}"), OLD)
+    assert len(origin.asked) == 2
