@@ -292,9 +292,7 @@ class Lanes:
         if lane is None or lane.answered or self._stopping:
             return
         lane.answered = True
-        if lane.follow:
-            lane.source.effective_url = lane.url = answer.url
-        self.sources.answered(lane)
+        self.sources.answered(lane, answer.url)
         validator = Validator.from_json(answer.validator)
         if not lane.held:
             self._compare(lane, validator)
@@ -310,9 +308,10 @@ class Lanes:
         source = lane.source
         known = source.validator or Validator()
         why = known.disagreement(found)
-        if source.unsure and not (self._owner.verified or known.vouches_for(found)):
-            why = why or "nothing proves that the new link leads to the same one"
-        source.unsure = False
+        if lane.url == source.effective_url:  # else the answer is an old link's
+            if source.unsure and not (self._owner.verified or known.vouches_for(found)):
+                why = why or "nothing proves that the new link leads to the same one"
+            source.unsure = False
         source.validator = known.merged(found)
         if why is not None:
             # Tags are the server's words, which may repeat what it was told.

@@ -22,6 +22,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from segdl import _retry
+from segdl._urls import strip_secrets
 from segdl.progress import RateMeter
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Source:
     Attributes:
         url: As it was given.
         effective_url: Where it led to, None while that has to be found out.
+        led_to: Where it led to last, None before that was found out.
         validator: What its answers must agree with, None while unknown.
         proved: Whether it may have lanes beside the base.
         aside: Whether it is not to be used as long as others work.
@@ -68,6 +70,7 @@ class Source:
 
     url: str
     effective_url: str | None = None
+    led_to: str | None = None
     validator: Validator | None = None
     proved: bool = False
     aside: bool = False
@@ -84,6 +87,13 @@ class Source:
     bytes_per_second: float | None = None
     limits: OriginLimits | None = None
     limits_url: str = ""
+
+    def leads_to(self, url: str) -> None:
+        """Note where the link leads to, which may be elsewhere than before."""
+        before, self.effective_url, self.led_to = self.led_to, url, url
+        if before is not None and strip_secrets(before) != strip_secrets(url):
+            # What could be told for certain has to be told again.
+            self.unsure |= self.validator is not None and self.validator.is_strong
 
 
 @dataclass(slots=True)
@@ -173,7 +183,7 @@ class Sources:
         for source in self._all:
             source.proved = source.aside = source.renewing = False
             source.unsure = False
-            source.effective_url = source.validator = None
+            source.effective_url = source.led_to = source.validator = None
 
     def turn_to_mirror(self, *, forgiving: bool = False) -> bool:
         """
@@ -358,10 +368,19 @@ class Sources:
         lane.limits = self._crew.limits(lane.url)
         lane.limits.opened(self._job.number)
 
-    def answered(self, lane: Lane) -> None:
-        """Count a lane that has its answer, with the origin that gave it."""
+    def answered(self, lane: Lane, url: str) -> None:
+        """
+        Count a lane that has its answer, with the origin that gave it.
+
+        Args:
+            lane: Which.
+            url: Where it was led to.
+        """
         assert lane.limits is not None
         if lane.follow:
+            if lane.url == lane.source.url:  # else the link is another one by now
+                lane.source.leads_to(url)
+            lane.url = url
             lane.limits.closed(self._job.number, answered=False)
             self.opened(lane)
         lane.limits.answered()

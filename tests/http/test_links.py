@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 from http_checks import (
@@ -16,8 +17,10 @@ from http_checks import (
     refetched,
     until,
 )
+from scripted import Asked, part, refusal
 
 from segdl.errors import StatusError, TransferError, UsageError
+from segdl.testing import Blob
 
 SIZE = 20 * MIB + 77
 RATE = 16 * MIB
@@ -224,3 +227,49 @@ def test_paused_task_asks_for_its_link_again(origin, make_engine, out) -> None:
     check_whole(task, origin.blob(1, SIZE))
     assert links.calls == 2
     assert refetched(origin.log.entries, 0, MIB) == MIB
+
+
+OLD, NEW = Blob(1, 4 * MIB), Blob(2, 4 * MIB)
+V1 = 'ETag: "v1"'
+
+
+def test_late_answer_of_an_old_link(script, fetch) -> None:
+    """It proves nothing of the new one, which leads elsewhere."""
+    asked_anew = threading.Event()
+
+    def before(asked: Asked) -> Iterator[bytes]:
+        if asked.number > 2:
+            yield refusal("403 Forbidden")
+            return
+        data = part(asked, OLD.read(), V1, most=OLD.size)
+        if asked.number == 1:
+            yield data[: MIB + 1000]
+        else:
+            asked_anew.wait(10)
+            yield data[:-MIB]
+
+    def after(asked: Asked) -> Iterator[bytes]:
+        if asked.number == 1:
+            asked_anew.set()
+            until(lambda: len(old.asked) > 2)
+            threading.Event().wait(0.3)  # for the old one's answer to be taken
+        yield part(asked, NEW.read())
+
+    old, new = script(before), script(after)
+    check_whole(fetch(Links(old.url, new.url + "/other"), connections=2), NEW)
+
+
+def test_link_that_leads_elsewhere_later(script, fetch) -> None:
+    """Where it led to something with a strong tag, the next one has to prove itself."""
+
+    def before(asked: Asked) -> bytes:
+        if asked.number > 2:
+            return refusal("403 Forbidden")
+        return part(asked, OLD.read(), V1)
+
+    def lead(asked: Asked) -> bytes:
+        target = old.url if asked.number == 1 else new.url + "/other"
+        return refusal("302 Found", f"Location: {target}")
+
+    old, new = script(before), script(lambda asked: part(asked, NEW.read()))
+    check_whole(fetch(script(lead).url, connections=1), NEW)
