@@ -215,7 +215,13 @@ def _unsatisfied(heads: Sequence[Head], expected: Expectation) -> Answer:
         raise RepresentationChanged(
             f"the remote file has {complete} bytes now, it had {expected.complete}"
         )
-    raise status_error(head)
+    error = status_error(head)
+    if expected.complete:
+        error.message += (
+            f", of which {expected.complete} bytes are known; if it is another one "
+            "now, remove what is there of the old one (`segdl clean`)"
+        )
+    raise error
 
 
 def _answer(

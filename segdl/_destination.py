@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from segdl._digests import available, parse_checksum
 from segdl._existing import check_finished, check_flushed
 from segdl._fs import PartFile
 from segdl._headers import Validator
@@ -25,7 +26,7 @@ from segdl._redaction import hide_echo
 from segdl._request import Request
 from segdl._store import Found, Store
 from segdl._urls import strip_secrets
-from segdl.errors import DestinationBusy, DestinationExists
+from segdl.errors import DestinationBusy, DestinationExists, UsageError
 
 
 class Destination:
@@ -70,6 +71,15 @@ class Destination:
         """The part file; there is one after `prepare`, unless the name is taken."""
         assert self.store.part is not None
         return self.store.part
+
+    @property
+    def digests(self) -> list[tuple[str, str, str]]:
+        """What the file must have since that alone may hold an earlier run's pieces."""
+        found = self.found
+        if self._verified or self.taken or not (found and found.header.digest):
+            return []
+        known = parse_checksum(found.header.digest)
+        return [(known.algorithm, known.hex, "an earlier run")]
 
     @property
     def published_before(self) -> bool:
@@ -141,9 +151,17 @@ class Destination:
 
     def resumable(self, found: Found) -> bool:
         """Tell whether pieces of an earlier run may be combined with new ones."""
-        return bool(found.accepted or found.doubtful) and (
-            found.header.validator.is_strong or self._verified
-        )
+        if self._verified:
+            return bool(found.accepted or found.doubtful)
+        with suppress(UsageError):
+            # A digest that can't be compared any more may be all that holds them.
+            given = found.header.digest
+            return (
+                bool(found.accepted or found.doubtful)
+                and found.header.validator.is_strong
+                and (given is None or available(parse_checksum(given).algorithm))
+            )
+        return False
 
     def _is_own(self, found: Found | None) -> bool:
         return found is not None and found.header.url_sha256 == self._url_sha256
@@ -217,10 +235,22 @@ class Destination:
                 "it with `segdl clean`, or save under another name"
             )
         else:
-            if kept and kept.header.validator.disagreement(validator) is None:
+            changed = found and found.header.validator.disagreement(validator)
+            if kept and changed is None:
                 store.dropped = (
                     "the origin tells no longer which version of the file it sends; "
                     "starting over"
+                )
+            elif (
+                found
+                and (found.accepted or found.doubtful)
+                and found.header.size == size
+                and not (kept or whole or changed)
+            ):
+                store.dropped = (
+                    "the origin had told no strong ETag, and no Last-Modified that is "
+                    "sure, so what is there may be of another version; starting over "
+                    "(a checksum would have kept it)"
                 )
             self.found = None
             store.restart(header)
@@ -239,8 +269,12 @@ class Destination:
             or self._verified
             or request.new_link
             or request.new_url is not None
-            or strip_secrets(request.urls[0]) == found.header.url
+            or self._is_link_of(found)
         )
+
+    def _is_link_of(self, found: Found) -> bool:
+        """Whether no more than the query is another one than an earlier run's."""
+        return strip_secrets(self._request.urls[0]) == found.header.url
 
     def _fits(
         self, found: Found, validator: Validator, *, mirror: bool, conditional: bool
@@ -251,8 +285,10 @@ class Destination:
             # The digest will tell; and mirrors have validators of their own.
             return mirror or known.disagreement(validator) is None
         # A 206 to If-Range may leave the date out, but not the tag (RFC 9110 s15.3.7).
+        # Of another link it may be said by a server that does not know If-Range.
         silent = validator == Validator() and known.etag is None
-        return known.vouches_for(validator) or (conditional and silent)
+        same = self._is_own(found) and self._is_link_of(found)
+        return known.vouches_for(validator) or (conditional and silent and same)
 
     def _misfit(self, found: Found, size: int | None, validator: Validator) -> str:
         """Say why an earlier run's pieces are not taken up."""

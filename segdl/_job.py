@@ -259,12 +259,12 @@ class Job:
     def _prepared(self, _: None) -> None:
         destination, answer = self.destination, self._answer
         assert answer is not None
-        self.path = destination.store.path
+        found, self.path = destination.found, destination.store.path
         self.total_bytes = answer.complete
-        found = destination.found
         # What the first URL stated of its file, a mirror must keep.
         further = found is not None or self.lanes.sources.on_mirror
-        self._verification.expect(answer.digests, further=further)
+        known = [*answer.digests, *destination.digests]
+        self._verification.expect(known, further=further)
         self._report_dropped()
         if destination.taken or destination.published_before:
             self.compare_existing()

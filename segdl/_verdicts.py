@@ -174,6 +174,11 @@ class Verdicts:
         if doubted is not None:
             job.report_retry(f"{error}; without mirrors again")
             job.fetch_again(job.forget(doubted))
+        elif job.resumed_bytes and len(job.request.urls) > 1:
+            # A mirror may have brought it in an earlier run.
+            job.report_retry(f"{error}; all of it again")
+            job.forget(lambda _: True)
+            job.stream_broke(error)
         elif job.lanes.turn_to_mirror(forgiving=True):  # it may have been right
             job.report_retry(f"{error}; all from a mirror")
             job.forget(lambda _: True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+
 import pytest
-from http_checks import MIB, check_failed, check_whole, recorded_bytes
-from scripted import page
+from http_checks import MIB, NAME, check_failed, check_whole, recorded_bytes, until
+from scripted import Asked, page, part
 
 from segdl.errors import IntegrityError, RangeMismatch, StatusError
+from segdl.testing import Blob
 
 SIZE = 20 * MIB + 3
 RATE = 24 * MIB
@@ -260,3 +264,32 @@ def test_mirror_that_fails_harms_nothing(origin, other_origin, fetch, fault) -> 
         timeout=1,
     )
     check_whole(task, origin.blob(1, SIZE))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_mirror_that_lied_to_an_earlier_run(script, make_engine, out, again) -> None:
+    """A digest that let a mirror in is compared by later runs, given again or not."""
+    right, wrong = Blob(1, 4 * MIB), Blob(2, 4 * MIB)
+    go_on = threading.Event()
+
+    def answer(asked: Asked) -> Iterator[bytes]:
+        data = part(asked, right.read(), 'ETag: "v1"', most=right.size)
+        if asked.number == 1:
+            yield data[: MIB + 1000]
+            go_on.wait(10)
+        yield data
+
+    url = script(answer).url
+    mirror = script(lambda asked: part(asked, wrong.read(), most=wrong.size)).url
+    options = {"checksum": f"sha256:{right.digest()}", "mirrors": [mirror]}
+    engine = make_engine(connections=2)
+    task = engine.download(url, out, NAME, **options)
+    until(lambda: task.downloaded_size > 3 * MIB)
+    engine.shutdown(wait=False)
+    go_on.set()
+    task = make_engine().download(url, out, NAME, **(options if again else {}))
+    assert task.wait(10)
+    if again:
+        check_whole(task, right)
+    else:
+        check_failed(task, IntegrityError, "an earlier run", ".corrupt")

@@ -31,6 +31,7 @@ from segdl.errors import (
     DestinationExists,
     RangeMismatch,
     RepresentationChanged,
+    StatusError,
     StorageError,
     UsageError,
 )
@@ -529,3 +530,51 @@ def test_tag_of_a_new_link_that_echoes(script, make_engine, fetch, out) -> None:
     assert task.wait(10)
     error = check_failed(task, DestinationExists, "the entity tag was", "of-***")
     assert "canary" not in str(error)
+
+
+@pytest.mark.parametrize("new_link", [False, True])
+def test_link_that_says_nothing(script, make_engine, fetch, out, new_link) -> None:
+    """Only the very link may leave the date out of a 206 to If-Range."""
+    begin = script(begun(DATE, MONDAY))
+    assert fetch(begin.url + "?sig=1", connections=1).status == "failed"
+    link = script(begin.answer) if new_link else begin
+    link.answer = lambda asked: part(asked, NEW.read(), DATE)
+    task = make_engine().download(link.url + "?sig=2", out, NAME, new_link=new_link)
+    assert task.wait(10)
+    check_failed(task, DestinationExists, "nothing proves")
+    assert recorded_bytes(out, OLD) == 2 * MIB
+
+
+def test_name_that_only_the_answer_tells(script, make_engine, out) -> None:
+    """What is there under it was not asked for with If-Range."""
+    named = 'Content-Disposition: attachment; filename="other.bin"'
+    origin = script(begun(DATE, MONDAY, named))
+    engine = make_engine(connections=1)
+    assert engine.download(origin.url + "?sig=1", out).wait(10)
+    origin.answer = lambda asked: part(asked, NEW.read(), DATE, named)
+    task = engine.download(origin.url + "?sig=2", out)
+    assert task.wait(10)
+    check_failed(task, DestinationExists, "nothing proves")
+    assert recorded_bytes(out, OLD, "other.bin") == 2 * MIB
+
+
+@pytest.mark.parametrize("line", ["X-None: 0", 'ETag: W/"v1"', MONDAY])
+def test_start_over_for_want_of_a_validator(
+    script, fetch, make_engine, out, line
+) -> None:
+    """Whoever loses what was there is told why."""
+    begin = script(begun(line, rest=lambda asked: part(asked, OLD.read(), line)))
+    assert fetch(begin.url, connections=1).status == "failed"
+    engine, reasons = make_engine(), []
+    engine.register_event_callback(lambda event: reasons.append(event.fields))
+    task = engine.download(begin.url, out, NAME)
+    assert task.wait(10)
+    check_whole(task, OLD)
+    until(lambda: "'reason': 'the origin had told no strong ETag" in str(reasons))
+
+
+def test_refusal_of_the_rest_says_what_to_do(script, fetch, out) -> None:
+    """A 416 that tells no length may mean that the file is another one."""
+    answer = begun(V1, rest=lambda _: refusal("416 Range Not Satisfiable"))
+    check_failed(go_on(script, fetch, out, answer), StatusError, "416", "segdl clean")
+    assert recorded_bytes(out, OLD) == 2 * MIB
