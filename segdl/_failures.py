@@ -156,7 +156,10 @@ class Failures:
 
     def _outdated(self, lane: Lane) -> bool:
         """Whether the link was resolved again, or is being, since a lane began."""
-        return not lane.follow and lane.url != lane.source.effective_url
+        source = lane.source
+        return not lane.follow and (
+            lane.url != source.effective_url or lane.began < source.led_at
+        )
 
     def _was_refused(self, lane: Lane, error: SegdlError) -> bool:
         """Whether a lane was one too many, since others of its origin live."""

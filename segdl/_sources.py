@@ -51,6 +51,7 @@ class Source:
         url: As it was given.
         effective_url: Where it led to, None while that has to be found out.
         led_to: Where it led to last, None before that was found out.
+        led_at: When that was asked.
         validator: What its answers must agree with, None while unknown.
         proved: Whether it may have lanes beside the base.
         aside: Whether it is not to be used as long as others work.
@@ -71,6 +72,7 @@ class Source:
     url: str
     effective_url: str | None = None
     led_to: str | None = None
+    led_at: float = 0.0
     validator: Validator | None = None
     proved: bool = False
     aside: bool = False
@@ -88,8 +90,15 @@ class Source:
     limits: OriginLimits | None = None
     limits_url: str = ""
 
-    def leads_to(self, url: str) -> None:
-        """Note where the link leads to, which may be elsewhere than before."""
+    def leads_to(self, url: str, asked: float) -> None:
+        """
+        Note where the link leads to, which may be elsewhere than before.
+
+        Args:
+            url: Where.
+            asked: When the request began that found it out.
+        """
+        self.led_at = asked
         before, self.effective_url, self.led_to = self.led_to, url, url
         if before is not None and strip_secrets(before) != strip_secrets(url):
             # What could be told for certain has to be told again.
@@ -379,7 +388,7 @@ class Sources:
         assert lane.limits is not None
         if lane.follow:
             if lane.url == lane.source.url:  # else the link is another one by now
-                lane.source.leads_to(url)
+                lane.source.leads_to(url, lane.began)
             lane.url = url
             lane.limits.closed(self._job.number, answered=False)
             self.opened(lane)

@@ -273,3 +273,30 @@ def test_link_that_leads_elsewhere_later(script, fetch) -> None:
 
     old, new = script(before), script(lambda asked: part(asked, NEW.read()))
     check_whole(fetch(script(lead).url, connections=1), NEW)
+
+
+def test_late_refusal_by_the_same_link(script, fetch) -> None:
+    """A link that was found out again is not refused by what was asked before that."""
+    again = threading.Event()
+
+    def answer(asked: Asked) -> Iterator[bytes]:
+        data = part(asked, OLD.read(), V1, most=OLD.size)
+        if asked.number == 1:
+            yield data[: MIB + 1000]
+        elif asked.number == 2:
+            again.wait(10)
+            yield refusal("410 Gone")
+        elif asked.number == 3:
+            yield refusal("410 Gone")
+        else:
+            body = data.index(b"\r\n\r\n") + 4
+            yield data[:body]
+            if asked.number == 4:
+                threading.Event().wait(0.1)  # for the head to be taken
+                again.set()
+                threading.Event().wait(0.3)  # and then the refusal
+            yield data[body:]
+
+    target = script(answer)
+    lead = script(lambda _: refusal("302 Found", f"Location: {target.url}"))
+    check_whole(fetch(lead.url, connections=2), OLD)
