@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -419,7 +420,7 @@ def load_config(
     """
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
-    file = path or _find_file(environ, cwd or Path.cwd())
+    file = path or _find_file(environ, cwd)
     if file is not None:
         values.update(_read_file(file))
     values.update(_read_environ(environ))
@@ -429,9 +430,13 @@ def load_config(
     return EngineConfig(**{**values, **(overrides or {})})
 
 
-def _find_file(environ: Mapping[str, str], cwd: Path) -> Path | None:
-    for candidate in (cwd / CONFIG_NAME, user_config_file(environ)):
-        if candidate is not None and candidate.is_file():
+def _find_file(environ: Mapping[str, str], cwd: Path | None) -> Path | None:
+    candidates = [user_config_file(environ)]
+    with suppress(OSError):  # the current directory may be gone
+        candidates.insert(0, (cwd or Path.cwd()) / CONFIG_NAME)
+    for candidate in candidates:
+        # Unlike Path.is_file, False where another user's directory is in the way.
+        if candidate is not None and os.path.isfile(candidate):
             return candidate
     return None
 

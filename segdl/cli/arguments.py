@@ -8,6 +8,7 @@ argv ──> Parser ──> Namespace ──> engine_config ──> EngineConfig
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -160,6 +161,12 @@ def path_argument(text: str) -> str:
     """Take a path; an empty one, as of a variable that is not set, is no path."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        os.path.abspath(text)
+    except OSError as exc:
+        raise argparse.ArgumentTypeError(
+            f"the current directory is gone ({exc.strerror}); give an absolute path"
+        ) from exc
     return text
 
 
@@ -224,6 +231,8 @@ def read_text(name: str, what: str, most: int) -> str:
         UsageError: It can't be read, is larger, or no UTF-8.
     """
     try:
+        if name == "-" and sys.stdin is None:
+            raise ValueError("stdin is closed")
         with nullcontext(sys.stdin.buffer) if name == "-" else open(name, "rb") as file:
             data = file.read(most + 1)
         if len(data) <= most:

@@ -141,7 +141,14 @@ def _download(entry: Entry, directory: str, common: Mapping[str, str]) -> _Downl
     chosen = directory if entry.directory is None else entry.directory
     if not chosen or "\0" in chosen:
         raise UsageError(f"{where}{chosen!r} is no path of a directory")
-    return _Download(entry=entry, directory=os.path.abspath(chosen), headers=headers)
+    try:
+        chosen = os.path.abspath(chosen)
+    except OSError as exc:
+        raise UsageError(
+            f"{where}the current directory is gone ({exc.strerror}); give an absolute "
+            "path with --dir"
+        ) from exc
+    return _Download(entry=entry, directory=chosen, headers=headers)
 
 
 def _merged(

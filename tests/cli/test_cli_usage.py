@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +231,51 @@ def test_a_small_call_loads_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        ("get", "http://127.0.0.1:9/f"),
+        ("get", "http://127.0.0.1:9/f", "-d", "x"),
+        ("resume", "."),
+        ("inspect", "f"),
+        ("clean", "."),
+        ("verify", "f", "--checksum", "md5:" + "0" * 32),
+    ],
+)
+def test_a_current_directory_that_is_gone(
+    call: tuple[str, ...], inside: Program, tmp_path: Path
+) -> None:
+    """A relative path is refused, and says why."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    ran = inside(*call)
+    assert ran.code == 2, ran.err
+    assert "current directory is gone" in ran.err
+    assert "absolute path" in ran.err
+
+
+def test_an_absolute_path_needs_no_current_directory(
+    inside: Program, tmp_path: Path
+) -> None:
+    """Its configuration file is missed by nobody."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    assert inside("clean", tmp_path).code == 0
+    call = ("get", "-d", tmp_path, "http://127.0.0.1:9/f", "--retry-times", "0")
+    assert inside(*call).code == 3
+
+
+def test_a_list_from_a_closed_stdin(
+    inside: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a daemon has it."""
+    monkeypatch.setattr(sys, "stdin", None)
+    ran = inside("get", "-i", "-")
+    assert ran.code == 2
+    assert "stdin is closed" in ran.err

@@ -613,3 +613,9 @@ def test_any_text_is_a_configuration_or_a_config_error(
     except ConfigError as exc:
         outcome = str(exc)
     assert outcome.startswith(("EngineConfig(", f"{file}:"))
+
+
+def test_a_configuration_directory_that_can_not_be_looked_at(tmp_path: Path) -> None:
+    """Such as another user's, whose HOME a `sudo -u` kept: it counts as missing."""
+    environ = {"XDG_CONFIG_HOME": str(tmp_path / ("a" * 300)), "HOME": "/" + "a" * 300}
+    assert load_config(environ=environ, cwd=tmp_path) == EngineConfig()
