@@ -15,7 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-from segdl._threads import SLICE_SECONDS
+from segdl._threads import SLICE_SECONDS, blocked_signals, blocking
 
 
 class Callbacks:
@@ -28,6 +28,7 @@ class Callbacks:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._lock = threading.RLock()
+        self._signals = blocked_signals()
 
     def register(self, kind: str, function: Callable[[Any], object]) -> None:
         """
@@ -94,7 +95,9 @@ class Callbacks:
                 functions = list(self._functions[kind])
             for function in functions:
                 try:
-                    function(argument)
+                    # Else what it starts would ignore SIGTERM and Ctrl-C for good.
+                    with blocking(self._signals):
+                        function(argument)
                 except BaseException:  # sys.exit() too: it would end this thread
                     _log_failure(kind, function)
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 SLICE_SECONDS = 0.5
 
@@ -39,5 +41,29 @@ def start_without_signals(thread: threading.Thread) -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - faults)
     try:
         thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def blocked_signals() -> set[int]:
+    """Give the signals that this thread blocks."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return set()
+    return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+@contextmanager
+def blocking(signals: set[int]) -> Iterator[None]:
+    """
+    Have this thread block just these signals for a while.
+
+    Processes that are started meanwhile inherit that.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_SETMASK, signals)
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from canary import until
 
 from segdl._callbacks import Callbacks
+from segdl._threads import start_without_signals
 
 SECONDS = 20.0
 
@@ -224,3 +227,21 @@ def test_what_can_not_be_called_is_refused(callbacks: Callbacks, function: Any) 
     """A mistake shows where it is made, not later on another thread."""
     with pytest.raises(TypeError, match=type(function).__name__):
         callbacks.register("progress", function)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks")
+def test_functions_run_with_the_signals_of_the_program(callbacks: Callbacks) -> None:
+    """What they start can be ended by SIGTERM, though the thread itself takes none."""
+    seen: list[set[int]] = []
+
+    def look(_: object) -> None:
+        seen.append(set(signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+    callbacks.register("completion", look)
+    start_without_signals(
+        threading.Thread(target=callbacks.put, args=("completion", 1))
+    )
+    until(lambda: seen)
+    drained(callbacks)
+    assert signal.SIGTERM not in seen[0]
+    assert signal.SIGINT not in seen[0]
