@@ -480,8 +480,10 @@ class Store:
                 self.directory.unlink(self.manifest_name)
             # Else somebody else's file: `create` will refuse to replace it.
         finally:
-            part.remove()
-            part.close()
+            try:
+                part.remove()
+            finally:
+                part.close()
 
     def _note_published(self, loaded: LoadedManifest) -> bool:
         """Tell whether what has the final name is the file of a manifest."""

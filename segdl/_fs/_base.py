@@ -481,8 +481,13 @@ def read_capped(directory: Directory, name: str, max_bytes: int) -> bytes:
     path = directory.path_of(name)
     with wrapped(f"read {path}"):
         fd = directory.open_file(name, os.O_RDONLY)
-        with open(fd, "rb") as file:
+        try:
+            # First: `open` refuses a directory, and leaves its descriptor open.
             check_private(os.fstat(fd), directory, name)
+        except BaseException:
+            os.close(fd)
+            raise
+        with open(fd, "rb") as file:
             return file.read(max_bytes)
 
 

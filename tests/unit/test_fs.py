@@ -956,6 +956,19 @@ def test_read_is_capped_and_truncate_cuts(directory: _fs.Directory) -> None:
     assert _fs.read_capped(directory, "f", 4) == b"01"
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no list of them")
+def test_directory_in_place_of_a_small_file_takes_no_descriptor(
+    directory: _fs.Directory, tmp_path: Path
+) -> None:
+    """It is refused, and its descriptor is closed."""
+    (tmp_path / "f").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        with pytest.raises(StorageError, match="not a regular file"):
+            _fs.read_capped(directory, "f", 4)
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+
+
 def test_links_in_place_of_small_files_are_refused(
     directory: _fs.Directory, tmp_path: Path
 ) -> None:
