@@ -133,9 +133,16 @@ class Scheduler:
                     os.set_blocking(fd, False)
                 self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
                 start_without_signals(self._thread)
-            except (OSError, RuntimeError) as error:
-                raise not_started(error) from error
-            undo.pop_all()
+                undo.pop_all()
+            except BaseException as error:
+                if self._thread.is_alive():
+                    # A signal handler raised, once signals were let in again: the
+                    # thread has the descriptors, and frees them.
+                    undo.pop_all()
+                    self.stop(0)
+                elif isinstance(error, (OSError, RuntimeError)):
+                    raise not_started(error) from error
+                raise
 
     # --- for the engine, on any thread ------------------------------------------------
 

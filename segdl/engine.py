@@ -488,9 +488,15 @@ class DownloadEngine:
             task._set_status(DOWNLOADING)
             task._phase = "probing"
             self._running[task.id] = None
-            self._reports.started(task)
-            if task.id not in self._ending:
-                self._start(task)
+            try:
+                self._reports.started(task)
+                if task.id not in self._ending:
+                    self._start(task)
+            except BaseException:  # a signal handler's, such as Ctrl-C's
+                if self._running.get(task.id, self) is None:
+                    del self._running[task.id]
+                    self._reports.failed(task, WorkerError("a signal interrupted it"))
+                raise
 
     def _start(self, task: DownloadTask) -> None:
         """Start the job of an admitted task."""

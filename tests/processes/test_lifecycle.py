@@ -636,3 +636,28 @@ def test_signal_handlers_may_call_the_engine(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert all(task.cancel() for task in tasks)
+
+
+def test_interrupt_while_the_engine_starts(
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C in the first `download`: no thread without descriptors, no stuck slot."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        if thread.name == "segdl-engine":
+            signal.raise_signal(signal.SIGINT)  # blocked just now
+
+    engine = make_engine(max_workers=1)
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        engine.download(origin.blob_url(1, SMALL), tmp_path, "first")
+    monkeypatch.undo()
+    assert [task.status for task in engine.get_all_tasks()] == ["failed"]
+    until(lambda: not any(t.name == "segdl-engine" for t in threading.enumerate()))
+    engine.download(origin.blob_url(1, SMALL), tmp_path, "next").result(timeout=30)
+    engine.shutdown()
