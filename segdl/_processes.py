@@ -75,6 +75,9 @@ class Worker:
                 self._start_thread(command_reader, event_writer)
             else:
                 self._start_process(command_reader, event_writer)
+                for fd in (command_reader, event_writer):
+                    fds.remove(fd)  # first: its number may be another file's soon
+                    os.close(fd)
         except BaseException as error:
             for fd in fds:
                 os.close(fd)
@@ -202,8 +205,6 @@ class Worker:
             pass_fds=(command_reader, event_writer),
             env={k: v for k, v in os.environ.items() if not _names_proxy(k)},
         )
-        os.close(command_reader)
-        os.close(event_writer)
         with contextlib.suppress(AttributeError, OSError):
             self._sentinel = os.pidfd_open(self._process.pid)
 
@@ -221,9 +222,10 @@ def _import_path() -> list[str]:
     """Give `sys.path` for a worker: absolute, without what can't be made so."""
     paths = []
     for path in sys.path:
-        # The current directory may be gone.
+        # The current directory may be gone; and Python passes over all but strings.
         with contextlib.suppress(OSError):
-            paths.append(os.path.abspath(path))
+            if isinstance(path, str):
+                paths.append(os.path.abspath(path))
     return paths
 
 

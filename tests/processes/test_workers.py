@@ -19,6 +19,7 @@ from segdl import DownloadEngine, DownloadTask, _lanes, _scheduler
 from segdl import _processes as processes
 from segdl._fs import Directory
 from segdl._manifest import load
+from segdl._worker import TRANSFER
 from segdl.errors import StorageError, WorkerError
 from segdl.testing import Origin
 
@@ -446,6 +447,40 @@ def test_file_beside_the_program_does_not_replace_the_standard_library(
     monkeypatch.syspath_prepend(str(tmp_path))
     task = make_engine().download(origin.blob_url(1, MIB), tmp_path / "d", "file")
     assert finished(task) == origin.blob(1, MIB).read()
+
+
+@pytest.mark.parametrize("entry", [b"/bytes", None, 5])
+def test_entries_of_the_path_that_are_no_strings_are_passed_over(
+    entry: Any,
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As Python does."""
+    monkeypatch.setattr(sys, "path", [entry, *sys.path, entry])
+    task = make_engine().download(origin.blob_url(1, MIB), tmp_path, "file")
+    assert finished(task) == origin.blob(1, MIB).read()
+
+
+def test_descriptors_are_closed_once_when_a_start_fails_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a worker that was started already: two of the four are closed by then."""
+    closed: list[int] = []
+    close = os.close
+
+    def refuse(_pid: int) -> int:
+        monkeypatch.setattr(os, "close", lambda fd: (closed.append(fd), close(fd)))
+        raise MemoryError
+
+    monkeypatch.setattr(os, "pidfd_open", refuse, raising=False)
+    worker = object.__new__(processes.Worker)
+    with pytest.raises(MemoryError):
+        worker.__init__(TRANSFER, in_process=False)  # type: ignore[misc]
+    monkeypatch.undo()
+    assert worker.join(30)  # its parent's pipes are gone
+    assert len(closed) == len(set(closed)) == 4
 
 
 def test_download_that_could_not_begin_leaves_the_engine_usable(
