@@ -28,6 +28,7 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from segdl._fs import above_streams
 from segdl._messages import Message, Quit, Reader, encode
 from segdl._threads import start_without_signals
 from segdl.errors import WorkerError
@@ -68,8 +69,11 @@ class Worker:
         self._sentinel: int | None = None
         fds: list[int] = []
         try:
+            # The worker's own streams take the first three numbers.
             fds += os.pipe()
             fds += os.pipe()
+            for _ in range(4):
+                fds.append(above_streams(fds.pop(0)))
             command_reader, self._command_fd, self._event_fd, event_writer = fds
             if in_process:
                 self._start_thread(command_reader, event_writer)

@@ -115,7 +115,14 @@ class DownloadTask:
         self._new_url = None if isinstance(url, str) else url
         self.output_path = _directory(output_path)
         self.filename = filename
-        self.headers = dict(headers) if headers else {}
+        try:
+            self.headers = dict(headers or {})
+        except (TypeError, ValueError):
+            # What was given is not shown: it may be a token.
+            raise UsageError(
+                "headers is a dictionary of names and values, not "
+                f"{type(headers).__name__}"
+            ) from None
         self.priority = priority
         self._controller: Controller | None = None
         self._status = PENDING

@@ -27,6 +27,7 @@ from __future__ import annotations
 from segdl._fs._append import AppendLog, append_file
 from segdl._fs._base import (
     Directory,
+    above_streams,
     boot_id,
     check_space,
     current_umask,
@@ -54,6 +55,7 @@ __all__ = [
     "PartFile",
     "PartReader",
     "PartWriter",
+    "above_streams",
     "aligned_buffer",
     "append_file",
     "boot_id",

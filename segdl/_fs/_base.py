@@ -20,6 +20,8 @@ SAFE_FLAGS = (
 )
 _HAS_DIR_FD = {os.open, os.stat, os.unlink, os.rename, os.link} <= os.supports_dir_fd
 
+_LAST_STREAM = 2  # stderr
+
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 _ADVICE = {
@@ -140,7 +142,9 @@ class Directory:
 
     def open_file(self, name: str, flags: int) -> int:
         """Open without following a link, private when created; give the descriptor."""
-        return os.open(self.at(name), flags | SAFE_FLAGS, 0o600, dir_fd=self.fd)
+        return above_streams(
+            os.open(self.at(name), flags | SAFE_FLAGS, 0o600, dir_fd=self.fd)
+        )
 
     def fsync(self) -> None:
         """Make creations, renames and removals in it survive a power cut."""
@@ -302,6 +306,28 @@ class Directory:
             os.replace(
                 self.at(old), self.at(new), src_dir_fd=self.fd, dst_dir_fd=self.fd
             )
+
+
+def above_streams(fd: int) -> int:
+    """
+    Give a descriptor that is none of a program's three standard streams.
+
+    A program that closed those, such as a daemon, may still write to them: into what
+    has their numbers by then.
+
+    Args:
+        fd: Closed when another one is given, or none can be.
+    """
+    if fd > _LAST_STREAM:
+        return fd
+    try:
+        import fcntl
+    except ImportError:
+        return fd  # Windows
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STREAM + 1)
+    finally:
+        os.close(fd)
 
 
 def system_error(code: int) -> OSError:

@@ -16,6 +16,7 @@ from segdl._fs._base import (
     SAFE_FLAGS,
     UNSUPPORTED,
     Directory,
+    above_streams,
     pwrite,
     read_system_file,
     storage_error,
@@ -70,7 +71,7 @@ class PartWriter:
 
     def _open(self, flags: int) -> int:
         with wrapped(f"open {self.path}"):
-            fd = os.open(self.path, os.O_WRONLY | SAFE_FLAGS | flags)
+            fd = above_streams(os.open(self.path, os.O_WRONLY | SAFE_FLAGS | flags))
             found = os.fstat(fd)
         if (found.st_dev, found.st_ino) != self._identity:
             os.close(fd)

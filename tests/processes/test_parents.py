@@ -369,3 +369,48 @@ def test_interrupt_in_a_with_block_stops_instead_of_waiting(
         canary.check_nothing_left()
     assert ended.returncode in (-signal.SIGINT, 130)
     check_resumable()
+
+
+@pytest.mark.parametrize("processes", ["auto", "0"])
+def test_streams_that_are_closed_while_the_engine_runs(
+    processes: str, origin: Origin, tmp_path: Path
+) -> None:
+    """
+    As a program does that becomes a daemon, and goes on to print.
+
+    It reaches neither the part, nor the manifest, nor the pipes of the next worker.
+    """
+    program = """
+import os, signal, sys
+from segdl import DownloadEngine
+url, directory = os.environ["URL"], os.environ["DIRECTORY"]
+processes = os.environ["PROCESSES"]
+engine = DownloadEngine(
+    processes="auto" if processes == "auto" else 0, retry_delay=0.05
+)
+engine.download(url, directory, "first").result(timeout=20)
+kept = os.dup(1)
+for fd in (0, 1, 2):
+    os.close(fd)
+for worker in engine._scheduler._workers:
+    if worker.pid is not None:
+        os.kill(worker.pid, signal.SIGKILL)
+task = engine.download(url, directory, "second")
+while task.downloaded_size < 1 << 20 and task.status == "downloading":
+    pass
+for stream in (sys.stdout, sys.stderr):
+    try:
+        stream.write("hello"); stream.flush()
+    except OSError:
+        pass
+task.wait(30)
+os.write(kept, str(task.error or task.status).encode())
+engine.shutdown()
+os._exit(0)
+"""
+    canary = Canary(
+        URL=origin.blob_url(1, 4 * MIB), DIRECTORY=str(tmp_path), PROCESSES=processes
+    )
+    ended = canary.run([sys.executable, "-c", program])
+    assert ended.stdout == "completed", ended.stderr
+    assert (tmp_path / "second").read_bytes() == origin.blob(1, 4 * MIB).read()
