@@ -84,7 +84,9 @@ class PartFile:
                 ) from exc
             part = cls(directory, name, fd)
         try:
-            if not part._lock():
+            # Before the lock was ours, another one may have taken an empty part that
+            # nobody held for a leftover, and removed it.
+            if not part._lock() or not part._is_named():
                 raise busy(path)
             part.truncate(size)
         except DestinationBusy:

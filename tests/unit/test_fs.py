@@ -248,6 +248,26 @@ sys.stdin.read()
 """
 
 
+def test_new_part_that_was_removed_before_its_lock_is_not_used(
+    directory: _fs.Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another engine, or `segdl clean`, took the empty file for a leftover."""
+    lock = _fs.PartFile._lock
+
+    def late(part: _fs.PartFile) -> bool:
+        monkeypatch.undo()
+        other = _fs.PartFile.open_existing(directory, PART)
+        assert other.is_empty()
+        other.remove()
+        other.close()
+        return lock(part)
+
+    monkeypatch.setattr(_fs.PartFile, "_lock", late)
+    with pytest.raises(DestinationBusy):
+        _fs.PartFile.create(directory, PART, 10)
+    assert not directory.exists(PART)
+
+
 def test_lock_of_another_process_ends_with_it(directory: _fs.Directory) -> None:
     """A part file is busy while another process has it, and free after its kill."""
     holder = subprocess.Popen(
