@@ -228,7 +228,12 @@ def _is_int(value: object, low: int, high: float = math.inf) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]  # type() does not narrow, and isinstance lets bool through
+    if type(value) not in (int, float):  # isinstance lets bool through
+        return False
+    try:
+        return math.isfinite(value)  # type: ignore[arg-type]  # not narrowed by type()
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _is_above_0(value: Any) -> bool:
@@ -501,6 +506,9 @@ def _parse_toml(file: Path, text: str) -> dict[str, Any]:
         raise ConfigError(f"{file}:{number}: {about}not valid TOML: {exc}") from exc
     except RecursionError as exc:
         raise ConfigError(f"{file}: not valid TOML: nested too deeply") from exc
+    except ValueError as exc:
+        # Python's limit of digits, which tomllib leaves as it is.
+        raise ConfigError(f"{file}: an integer has too many digits") from exc
     return document
 
 

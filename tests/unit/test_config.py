@@ -619,3 +619,18 @@ def test_a_configuration_directory_that_can_not_be_looked_at(tmp_path: Path) -> 
     """Such as another user's, whose HOME a `sudo -u` kept: it counts as missing."""
     environ = {"XDG_CONFIG_HOME": str(tmp_path / ("a" * 300)), "HOME": "/" + "a" * 300}
     assert load_config(environ=environ, cwd=tmp_path) == EngineConfig()
+
+
+@pytest.mark.parametrize("digits", [400, 5000])
+def test_an_integer_beyond_all_floats(digits: int, tmp_path: Path) -> None:
+    """It is refused like another wrong value, by Python's own limit or by ours."""
+    file = tmp_path / "segdl.toml"
+    file.write_text(f"[downloader]\ntimeout = {'9' * digits}\n")
+    with pytest.raises(ConfigError, match=r"segdl\.toml"):
+        load_config(file, environ={})
+
+
+def test_an_argument_beyond_all_floats() -> None:
+    """The same holds for an argument."""
+    with pytest.raises(UsageError, match="timeout"):
+        EngineConfig(timeout=10**400)
