@@ -94,6 +94,14 @@ def test_directory_that_is_no_path_is_refused(path: Any) -> None:
         DownloadTask("https://example.org/x", path)
 
 
+@pytest.mark.parametrize("headers", [5, "token", b"x", object(), [1], math.nan])
+def test_headers_that_are_no_mapping_are_refused(headers: Any) -> None:
+    """With an error that does not repeat them: they may hold a token."""
+    with pytest.raises(UsageError, match="headers") as caught:
+        DownloadTask("https://example.org/x", "d", headers=headers)
+    assert "token" not in str(caught.value)
+
+
 @pytest.mark.parametrize("priority", ["1", 1.0, None, True, math.nan])
 def test_priority_is_a_whole_number(priority: Any) -> None:
     """What does not order is refused."""
