@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from errno import ESTALE
+from errno import ENOENT, ESTALE
 from pathlib import Path
 from stat import S_IFREG
 
@@ -479,6 +479,10 @@ class Store:
             if is_blank(self.directory, self.manifest_name):
                 self.directory.unlink(self.manifest_name)
             # Else somebody else's file: `create` will refuse to replace it.
+        except StorageError as exc:
+            if exc.errno != ENOENT:
+                raise
+            # The engine that published just now has removed it itself.
         finally:
             try:
                 part.remove()

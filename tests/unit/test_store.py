@@ -665,6 +665,23 @@ def test_an_engine_that_begins_while_another_publishes(
     assert contents(tmp_path) == {NAME: CONTENT[:size], MANIFEST: b"theirs"}
 
 
+def test_a_lone_manifest_that_its_engine_removes_just_now(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that has published frees the part's name first."""
+    left = tmp_path / sidecar_names(NAME)[1]
+    left.write_bytes(b"")
+    load = _store.load
+
+    def late(directory: _fs.Directory, name: str) -> object:
+        left.unlink()
+        return load(directory, name)
+
+    monkeypatch.setattr(_store, "load", late)
+    assert open_store().look(NAME) is None
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_engine_that_begins_at_a_lone_manifest(
     tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
