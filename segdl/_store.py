@@ -197,9 +197,15 @@ class Store:
             return None
         private = self._part_is_private()
         known = private or is_manifest(self.directory, self.manifest_name)
-        self.part = _fs.PartFile.open_existing(
-            self.directory, self.part_name, final_name=name if known else None
-        )
+        try:
+            self.part = _fs.PartFile.open_existing(
+                self.directory, self.part_name, final_name=name if known else None
+            )
+        except StorageError as exc:
+            if exc.errno != ENOENT:
+                raise
+            self._drop_lone_manifest()  # another engine published it just now
+            return None
         if not self.directory.exists(self.manifest_name):
             self._refuse_lone_part(private)
             return None

@@ -665,6 +665,23 @@ def test_an_engine_that_begins_while_another_publishes(
     assert contents(tmp_path) == {NAME: CONTENT[:size], MANIFEST: b"theirs"}
 
 
+def test_a_part_that_its_engine_publishes_just_now(
+    tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was there a moment ago: nothing is left to go on with, which is no error."""
+    other = begun(open_store, 0, 1, 2, 3)
+    opened = _fs.PartFile.open_existing
+
+    def late(directory: _fs.Directory, name: str, **options: str | None) -> object:
+        if not other.published:
+            other.publish(SIZE, overwrite=False)
+        return opened(directory, name, **options)
+
+    monkeypatch.setattr(_fs.PartFile, "open_existing", late)
+    assert open_store().look(NAME) is None
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
 def test_a_lone_manifest_that_its_engine_removes_just_now(
     tmp_path: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
