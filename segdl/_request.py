@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segdl import _urls
 from segdl._digests import Digest, new_hasher, parse_checksum
 from segdl._names import SafeName, checked_name
+from segdl._threads import with_these_signals
 from segdl.errors import SizeLimitExceeded, UsageError
 
 if TYPE_CHECKING:
@@ -148,8 +149,8 @@ def checked_request(
         changes["max_bytes"] = max_bytes
     if changes:
         config = replace(config, **changes)
-    if isinstance(mirrors, str):
-        raise UsageError("mirrors takes a list of URLs, not a string")
+    if isinstance(mirrors, str) or not isinstance(mirrors, Iterable):
+        raise UsageError(f"mirrors is a list of URLs, not {type(mirrors).__name__}")
     others = [_checked_mirror(mirror) for mirror in mirrors]
     return Request(
         urls=(url, *others),
@@ -161,7 +162,7 @@ def checked_request(
         on_exists=config.on_exists,
         connections=config.connections,
         max_bytes=config.max_bytes,
-        new_url=new_url,
+        new_url=None if new_url is None else with_these_signals(new_url),
         new_link=new_link,
     )
 

@@ -13,8 +13,11 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 SLICE_SECONDS = 0.5
 
@@ -50,6 +53,17 @@ def blocked_signals() -> set[int]:
     if not hasattr(signal, "pthread_sigmask"):
         return set()
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def with_these_signals(function: Callable[[], _T]) -> Callable[[], _T]:
+    """Have a function of the caller's block what this thread does, on any thread."""
+    signals = blocked_signals()
+
+    def call() -> _T:
+        with blocking(signals):
+            return function()
+
+    return call
 
 
 @contextmanager

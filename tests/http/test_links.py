@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 from collections.abc import Iterator
@@ -53,6 +54,19 @@ def test_function_gives_the_url(origin, fetch) -> None:
     task = fetch(links)
     check_whole(task, origin.blob(1, SIZE))
     assert (links.calls, task.url) == (1, url)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal masks")
+def test_function_blocks_no_signal_of_its_own(origin, fetch) -> None:
+    """What it starts can be ended, and interrupted."""
+    seen = []
+
+    def link() -> str:
+        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        return origin.blob_url(1, MIB)
+
+    check_whole(fetch(link), origin.blob(1, MIB))
+    assert seen == [signal.pthread_sigmask(signal.SIG_BLOCK, ())]
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])

@@ -117,10 +117,11 @@ def test_a_user_in_a_link_that_a_function_gives() -> None:
     assert request.renewed().headers == {"X-A": "b", "Authorization": "Basic dTpj"}
 
 
-def test_mirrors_are_a_list() -> None:
+@pytest.mark.parametrize("mirrors", ["https://mirror.example.net/a.bin", None, 5])
+def test_mirrors_are_a_list(mirrors: Any) -> None:
     """A string would be taken for many URLs of one letter."""
     with pytest.raises(UsageError, match="list of URLs"):
-        request_for(mirrors="https://mirror.example.net/a.bin")
+        request_for(mirrors=mirrors)
 
 
 def test_a_header_beats_the_user_in_the_url() -> None:
