@@ -362,6 +362,7 @@ class Job:
             isinstance(error, StatusError)
             and expires_with(error.status)
             and self.downloaded_bytes
+            and not self.lanes.whole
         ):
             error.message += (
                 "; if the link has expired, a new one goes on with what is there: "

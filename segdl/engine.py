@@ -493,7 +493,7 @@ class DownloadEngine:
                 if task.id not in self._ending:
                     self._start(task)
             except BaseException:  # a signal handler's, such as Ctrl-C's
-                if self._running.get(task.id, self) is None:
+                if task.id in self._running and self._running[task.id] is None:
                     del self._running[task.id]
                     self._reports.failed(task, WorkerError("a signal interrupted it"))
                 raise
