@@ -52,14 +52,14 @@ class Expectation:
         complete: Complete length, None while unknown.
         had: Complete length that was known before, and may be another one by now.
         validator: The validator recorded, None while unknown.
-        if_range: Whether the request carried If-Range.
+        proof: Whether it has to prove that by the validator, where that is strong.
     """
 
     wanted: ByteRange | None
     complete: int | None = None
     had: int | None = None
     validator: Validator | None = None
-    if_range: bool = False
+    proof: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,6 +278,12 @@ def _compare(expected: Expectation, complete: int | None, validator: Validator) 
         why = expected.validator.disagreement(validator)
         if why is not None:
             raise RepresentationChanged(f"the remote file changed: {why}")
+        if expected.proof and expected.validator.is_left_open_by(validator):
+            # Maybe one backend's, of several: another one is asked next.
+            raise RangeMismatch(
+                "the origin does not tell which version of the file it sends, as it "
+                "did before; give a checksum to do without that"
+            )
 
 
 def _content_length(head: Head) -> int | None:

@@ -240,7 +240,7 @@ class Exchange:
             complete=self.fetch.complete,
             had=self.fetch.had,
             validator=None if validator is None else Validator.from_json(validator),
-            if_range=self.fetch.if_range is not None,
+            proof=self.fetch.proof,
         )
         answer = check_answer(self.heads, expected)
         # The first one, whose answer said what the file is, is held and had a range.

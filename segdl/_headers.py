@@ -321,6 +321,17 @@ class Validator:
             )
         return None
 
+    def is_left_open_by(self, other: Validator) -> bool:
+        """
+        Tell whether an answer says nothing that this strong validator could refute.
+
+        Args:
+            other: The validator of a later answer.
+        """
+        tags = self.etag is not None and other.etag is not None
+        dates = self.last_modified is not None and other.last_modified is not None
+        return self.is_strong and not (tags or dates)
+
     def merged(self, other: Validator) -> Validator:
         """Add what another answer of the same file tells beyond this one."""
         if self.last_modified is not None:

@@ -454,6 +454,7 @@ class Lanes:
             complete=complete,
             had=None if self._had is None else self._had[0],
             validator=None if validator is None else validator.to_json(),
+            proof=not (hold or self.whole or self._owner.verified),
             if_range=if_range,
             part=part,
         )

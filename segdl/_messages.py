@@ -94,6 +94,7 @@ class Fetch(Message):
         complete: Complete length every answer must state; None while unknown.
         had: Complete length that was known before, and may be another one by now.
         validator: What every answer must agree with, as JSON; None while unknown.
+        proof: Whether an answer that leaves a strong validator out is refused.
         if_range: Value of an If-Range field; None for none.
         part: Where to write, known from the start unless `hold`; None then.
     """
@@ -109,6 +110,7 @@ class Fetch(Message):
     complete: int | None
     had: int | None
     validator: dict[str, Any] | None
+    proof: bool
     if_range: str | None
     part: PartRef | None
 

@@ -221,7 +221,7 @@ _EXPECTED = (
         wanted=_WANTED,
         complete=5000,
         validator=Validator(etag=EntityTag("v1", weak=False)),
-        if_range=True,
+        proof=True,
     ),
     Expectation(wanted=None),
 )

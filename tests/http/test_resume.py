@@ -482,6 +482,33 @@ def test_error_page_in_place_of_the_rest(script, fetch, out) -> None:
     assert recorded_bytes(out, OLD) == 2 * MIB
 
 
+def test_answers_that_leave_the_tag_out(script, fetch) -> None:
+    """Of one that had a tag, nothing without one is taken; another backend may help."""
+
+    def answer(asked: Asked) -> bytes:
+        if asked.number % 2:
+            return part(asked, OLD.read(), V1)
+        return part(asked, NEW.read())
+
+    check_whole(fetch(script(answer).url, connections=1, retry_delay=0.01), OLD)
+
+
+@pytest.mark.parametrize(("line", "dated"), [(V1, []), (MONDAY, [DATE])])
+def test_no_other_answer_tells_a_version(script, fetch, out, line, dated) -> None:
+    """What is recorded stays; a checksum makes up for what the origin leaves out."""
+
+    def answer(asked: Asked) -> bytes:
+        lines = [line, *dated] if asked.number == 1 else []
+        return part(asked, OLD.read(), *lines)
+
+    url = script(answer).url
+    task = fetch(url, connections=1, retry_times=2, retry_delay=0.01)
+    check_failed(task, RangeMismatch, "which version", "give a checksum")
+    assert recorded_bytes(out, OLD) == MIB
+    given = f"sha256:{OLD.digest('sha256')}"
+    check_whole(fetch(url, connections=1, checksum=given), OLD)
+
+
 def test_tags_that_only_later_answers_tell(script, fetch) -> None:
     """Answers with two tags are never combined, though the first one had none."""
 

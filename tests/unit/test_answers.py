@@ -337,7 +337,7 @@ def test_ignored_if_range_with_the_same_validator_is_no_change() -> None:
             wanted=ByteRange(1000, 2000),
             complete=LENGTH,
             validator=known(),
-            if_range=True,
+            proof=True,
         ),
     )
     assert not answer.ranges

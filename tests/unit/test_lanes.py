@@ -257,6 +257,7 @@ def test_the_first_request() -> None:
             complete=None,
             had=None,
             validator=None,
+            proof=False,
             if_range=None,
             part=None,
         )
@@ -529,6 +530,7 @@ def test_what_lanes_ask_for() -> None:
         complete=40 * MIB,
         had=40 * MIB,
         validator=VALIDATOR.to_json(),
+        proof=True,
         if_range=None,
         part=PART,
     )

@@ -101,6 +101,7 @@ FETCH = Fetch(
     complete=2**41,
     had=None,
     validator={"etag": '"x"', "weak": False},
+    proof=True,
     if_range='"x"',
     part=PartRef("/data/ü.part", 2**40, 2**60, True, 1 << 20),
 )
