@@ -20,7 +20,7 @@ from http_checks import (
 )
 from scripted import Asked, part, refusal
 
-from segdl.errors import StatusError, TransferError, UsageError
+from segdl.errors import RangeMismatch, StatusError, TransferError, UsageError
 from segdl.testing import Blob
 
 SIZE = 20 * MIB + 77
@@ -105,15 +105,29 @@ def test_new_link_to_another_file(origin, fetch) -> None:
     check_whole(fetch(links), origin.blob(2, SIZE))
 
 
-@pytest.mark.parametrize("first", [{}, {"etag": "none", "lm": "none"}])
-def test_new_link_that_proves_nothing(origin, fetch, first) -> None:
+SILENT = {"etag": "none", "lm": "none"}
+
+
+def test_new_link_that_proves_nothing(origin, fetch) -> None:
     """Without the same strong tag, a link to another path is one to another file."""
     origin.rate = RATE
     links = Links(
-        origin.blob_url(1, SIZE, "first", f=EXPIRES, **first),
-        origin.blob_url(2, SIZE, "second", etag="none", lm="none"),
+        origin.blob_url(1, SIZE, "first", f=EXPIRES, **SILENT),
+        origin.blob_url(2, SIZE, "second", **SILENT),
     )
     check_whole(fetch(links), origin.blob(2, SIZE))
+
+
+def test_new_link_that_says_nothing(origin, fetch, out) -> None:
+    """What is there, of a version that is known, is not given up for it."""
+    origin.rate = RATE
+    links = Links(
+        origin.blob_url(1, SIZE, "first", f=EXPIRES),
+        origin.blob_url(2, SIZE, "second", **SILENT),
+    )
+    task = fetch(links, retry_times=1, retry_delay=0.01)
+    check_failed(task, RangeMismatch, "which version")
+    assert recorded_bytes(out, origin.blob(1, SIZE)) > 0
 
 
 def test_new_link_that_is_refused_too(origin, fetch, out) -> None:
@@ -245,6 +259,8 @@ def test_paused_task_asks_for_its_link_again(origin, make_engine, out) -> None:
 
 OLD, NEW = Blob(1, 4 * MIB), Blob(2, 4 * MIB)
 V1 = 'ETag: "v1"'
+# It is no other tag, and proves nothing.
+WEAK = 'ETag: W/"v1"'
 
 
 def test_late_answer_of_an_old_link(script, fetch) -> None:
@@ -267,7 +283,7 @@ def test_late_answer_of_an_old_link(script, fetch) -> None:
             asked_anew.set()
             until(lambda: len(old.asked) > 2)
             threading.Event().wait(0.3)  # for the old one's answer to be taken
-        yield part(asked, NEW.read())
+        yield part(asked, NEW.read(), WEAK)
 
     old, new = script(before), script(after)
     check_whole(fetch(Links(old.url, new.url + "/other"), connections=2), NEW)
@@ -285,7 +301,7 @@ def test_link_that_leads_elsewhere_later(script, fetch) -> None:
         target = old.url if asked.number == 1 else new.url + "/other"
         return refusal("302 Found", f"Location: {target}")
 
-    old, new = script(before), script(lambda asked: part(asked, NEW.read()))
+    old, new = script(before), script(lambda asked: part(asked, NEW.read(), WEAK))
     check_whole(fetch(script(lead).url, connections=1), NEW)
 
 
