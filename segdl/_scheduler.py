@@ -502,9 +502,11 @@ class Scheduler:
         if self._limit_rate is None and not self._shares:
             return
         lanes = sum(worker.lanes for worker in self._workers)
+        if self._limit_rate is not None and not lanes:
+            return  # a bucket that is kept knows what was taken in advance
         for worker in self._workers:
             share = None
-            if self._limit_rate is not None and lanes:
+            if self._limit_rate is not None:
                 share = max(1.0, self._limit_rate * worker.lanes / lanes)
             if self._shares.get(id(worker)) != share:
                 self._shares[id(worker)] = share

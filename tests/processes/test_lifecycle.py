@@ -529,6 +529,23 @@ def test_limit_rate_holds_over_tasks_and_connections(
     assert 2 * size / seconds <= 1.5 * limit
 
 
+@both_modes
+def test_limit_rate_holds_over_small_files_in_turn(
+    processes: Any, origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """What a file took in advance is not forgotten where it was the only one."""
+    limit, size, count = 40_000, 16_000, 6
+    engine = make_engine(processes=processes, limit_rate=limit, max_workers=1)
+    tasks = [
+        engine.download(origin.blob_url(seed, size), tmp_path, f"file{seed}")
+        for seed in range(count)
+    ]
+    assert engine.wait(tasks, timeout=60)
+    seconds = time.monotonic() - min(entry.began for entry in origin.log.entries)
+    # The last one's bytes come at once, those of the others were waited for.
+    assert (count - 1) * size / seconds <= 1.5 * limit
+
+
 def test_limit_rate_changes_while_running(
     origin: Origin, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
