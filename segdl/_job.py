@@ -141,7 +141,7 @@ class Job:
         Returns:
             False when it is too late for that.
         """
-        self._publishable = False
+        self._publishable &= self.phase == "publishing"
         return self.phase != "publishing"
 
     def abandon(self) -> None:
@@ -393,8 +393,7 @@ class Job:
 
     def pieces_doubted(self, doubted: Callable[[int], bool]) -> None:
         """Have pieces fetched again that a source brought which can't be trusted."""
-        # A manifest that is written anew must not meet a checkpoint.
-        self.once_idle(lambda: self.fetch_again(self.forget(doubted)))
+        self.verdicts.doubt(doubted)
 
     def forget(self, doubted: Callable[[int], bool]) -> list[Piece]:
         """Drop the records of pieces, by their offset."""
@@ -541,6 +540,7 @@ class Job:
         if not destination.is_open or destination.store.published:
             self._report(self._ending)
             return
+        self.verdicts.drop_doubted()
         store = destination.store
 
         def free() -> Outcome:

@@ -10,6 +10,7 @@ Checked <───────────────────────�
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ class Verdicts:
         self._wrong: tuple[Digest, str] | None = None
         self._rechecked = False
         self._losses = 0
+        self._doubts: list[Callable[[int], bool]] = []
 
     # --- orders of the job ------------------------------------------------------------
 
@@ -60,6 +62,22 @@ class Verdicts:
         rows = [(p.offset, p.length, p.xxh3) for p in pieces]
         path = self._job.destination.part.path
         self._crew.verify(self._job, Check(self._job.number, path, rows))
+
+    def doubt(self, doubted: Callable[[int], bool]) -> None:
+        """
+        Have pieces fetched again.
+
+        Args:
+            doubted: Tells it by a piece's offset.
+        """
+        self._doubts.append(doubted)
+        # A manifest that is written anew must not meet a checkpoint.
+        self._job.once_idle(lambda: self._job.fetch_again(self.drop_doubted()))
+
+    def drop_doubted(self) -> list[Piece]:
+        """Drop doubted pieces; also at the end, or the next run would trust them."""
+        doubts, self._doubts = self._doubts, []
+        return self._job.forget(lambda o: any(d(o) for d in doubts)) if doubts else []
 
     # --- what the verifier says -------------------------------------------------------
 
@@ -96,8 +114,8 @@ class Verdicts:
 
     def _hashed(self, hashed: Hashed) -> None:
         job = self._job
-        if job.is_ending:
-            return
+        if job.is_ending or not self._verification.running:
+            return  # or it is of a version that is no longer fetched
         if hashed.failure is not None:
             # Also while it still transfers: nothing would be told at its end.
             job.fail(failure_from_json(hashed.failure))

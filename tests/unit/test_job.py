@@ -1745,3 +1745,55 @@ def test_it_is_too_late_to_hold_a_publish(make_play: MakePlay) -> None:
     play = scene_publishing(make_play)
     assert play.job.hold() is False
     play.run().completed()
+
+
+def doubted_during_a_checkpoint(make_play: MakePlay) -> Play:
+    """A mirror lied, while a checkpoint is under way, and the rest is there."""
+    play = make_play(urls=(URL, MIRROR), durability="checkpoint", connections=4)
+    play.start().run(lambda p: bool(lanes_of(p, MIRROR)))
+    (lane,) = lanes_of(play, MIRROR)
+    play.serve(lane)
+    right, play.content = play.content, bytes(len(play.content))
+    part = play.part_of(lane)
+    assert part is not None
+    play.deliver(lane, part)
+    play.content = right
+    play.crew.pass_time(5.1)
+    assert play.crew.waiting  # the checkpoint, until the disk has done it
+    play.end(lane, RepresentationChanged("the mirror has another file"))
+    while any(map(play.serve, play.live())):
+        pass
+    assert play.job.phase == "publishing"
+    return play
+
+
+def test_a_pause_that_came_too_late_forbids_nothing(make_play: MakePlay) -> None:
+    """It is refused, so the job goes on, also when it has to fetch pieces again."""
+    play = doubted_during_a_checkpoint(make_play)
+    assert play.job.hold() is False
+    play.run().completed()
+
+
+@pytest.mark.parametrize("end", ["stop", "fail"])
+def test_an_end_while_pieces_are_doubted(make_play: MakePlay, end: str) -> None:
+    """Pieces that a mirror brought which lied are not there for the next run."""
+    play = doubted_during_a_checkpoint(make_play)
+    if end == "stop":
+        play.job.stop()
+    else:
+        play.job.fail(GONE)
+    play.run()
+    make_play().start().run().completed()
+
+
+def test_an_old_failure_of_the_verifier(make_play: MakePlay) -> None:
+    """What it could not read of the old version is nothing to the new one."""
+    play = make_play(checksum=SHA256).start().run(recorded(2 * MIB))
+    old = Hashed(
+        play.job.number, {}, failure_to_json(StorageError("the file ends there"))
+    )
+    play.validator = NEXT
+    play.end(play.live()[0], RepresentationChanged("another"))
+    play.run(in_phase("probing"))
+    play.job.verdicts.on_hashed(old)
+    play.run().completed()
