@@ -250,6 +250,7 @@ class Lanes:
         if plan.finished:
             if not self._lanes and not self._complete:
                 self._complete = True
+                self.sources.leave()
                 self._owner.all_written(plan.size)
             return
         self._complete = False

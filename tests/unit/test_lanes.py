@@ -1208,6 +1208,28 @@ def test_a_new_link_that_comes_when_a_mirror_is_the_base() -> None:
 # --- origins that are busy ------------------------------------------------------------
 
 
+def test_a_file_that_is_whole_waits_for_no_connection() -> None:
+    """What it would have liked at its end is left to others while it is verified."""
+    stage = Stage(connections=4)
+    (*most, last) = stage.begin(64 * MIB)
+    for lane in (*most, last):
+        stage.answer(lane)
+    limits = stage.crew.limits(URL)
+    for _ in range(4):
+        limits.opened(2)
+        limits.answered()
+    limits.refused(2, stage.crew.now(), alone=False)
+    for lane in most:
+        stage.finish(lane)
+        limits.opened(2)
+        limits.answered()
+    stage.lanes.fill()
+    assert limits.surplus(2, stage.crew.now()) == 1
+    stage.finish(last)
+    assert stage.owner.names()[-1] == "all_written"
+    assert limits.room(2, stage.crew.now()) == 1
+
+
 def test_another_jobs_wait_is_heeded() -> None:
     """What another job was told to wait is waited here too, before the probe."""
     stage = Stage()
