@@ -372,6 +372,8 @@ class Scheduler:
         else:
             del self._lanes[message.lane]
             worker.lanes -= 1
+            if worker.pid is None:
+                self._given_up.discard(worker)  # a thread, which was only slow
             self._for_job(job, job.lanes.on_ended, message)
             self._share_limit()
 
@@ -408,14 +410,17 @@ class Scheduler:
         wanted = 1
         if not self._in_process and size is not None and size >= SECOND_WORKER_BYTES:
             wanted = _processes(self._config.processes)
-        if len(self._workers) < wanted:
+        # One that hangs in the kernel (a dead disk) stays there, though it was killed.
+        able = [worker for worker in self._workers if worker not in self._given_up]
+        if len(able) < wanted:
             now = time.monotonic()
             self._deaths = [until for until in self._deaths if until > now]
             if len(self._deaths) <= _MAX_DEATHS:
-                self._workers.append(self._start_worker(TRANSFER))
-            elif not self._workers:
+                able.append(self._start_worker(TRANSFER))
+                self._workers.append(able[-1])
+            elif not able:
                 raise self._too_many_deaths()
-        return min(self._workers, key=lambda worker: worker.lanes)
+        return min(able, key=lambda worker: worker.lanes)
 
     def _all_workers(self) -> list[Worker]:
         return [*self._workers, *([self._verifier] if self._verifier else [])]

@@ -198,6 +198,29 @@ def test_workers_that_the_engine_gives_up_are_no_unexpected_deaths(
     assert finished(last) == origin.blob(7, MIB).read()
 
 
+def test_worker_that_can_not_be_killed_gets_no_more_lanes(
+    origin: Origin,
+    make_engine: MakeEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where a dead disk holds a worker for ever, downloads to others get a new one."""
+    monkeypatch.setattr(_lanes, "_STOP_SECONDS", 0.1)
+    engine = make_engine(max_workers=1)
+    task = engine.download(origin.blob_url(6, SIZE), tmp_path, "file")
+    middle(task)
+    (worker,) = children("transfer")
+    worker.send_signal(signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(processes.Worker, "kill", lambda _self: None)
+        assert engine.cancel_task(task.id)
+        until(lambda: not list(tmp_path.iterdir()))
+        other = engine.download(origin.blob_url(7, MIB), tmp_path, "other")
+        assert finished(other) == origin.blob(7, MIB).read()
+        assert worker.is_running()
+    kill([worker])
+
+
 def test_worker_that_was_stopped_for_a_while_goes_on(
     origin: Origin, make_engine: MakeEngine, tmp_path: Path
 ) -> None:
