@@ -399,7 +399,7 @@ class Lanes:
             self.fill()
         elif self._probe is not None:
             self._open_probe()
-        elif not self._lanes and self.effective_url is None:
+        elif not (self._lanes or self._early_failure or self.effective_url):
             self._owner.probe_again()
 
     # --- lanes ------------------------------------------------------------------------
@@ -591,9 +591,8 @@ class Lanes:
 
     def _is_probe(self, lane: Lane) -> bool:
         """Whether a lane is the held probe, and was answered."""
-        source = lane.source
-        base = source is self.sources.base and not source.aside
-        return base and lane.held and source.effective_url is not None
+        base = lane.source is self.sources.base and not lane.source.aside
+        return base and lane.held and lane.answered
 
 
 def _most_connections(request: Request) -> int:

@@ -190,8 +190,7 @@ class Sources:
         self._first = self.base
         self._others.clear()
         for source in self._all:
-            source.proved = source.aside = source.renewing = False
-            source.unsure = False
+            source.proved = source.aside = source.unsure = False
             source.effective_url = source.led_to = source.validator = None
 
     def turn_to_mirror(self, *, forgiving: bool = False) -> bool:
@@ -232,6 +231,8 @@ class Sources:
         """Note whose a piece is."""
         if source is not self._first:
             self._others[offset] = source
+        else:
+            self._others.pop(offset, None)
 
     def those_of(self, source: Source) -> Callable[[int], bool]:
         """Give a test for the offsets of the pieces that a source brought."""

@@ -189,9 +189,13 @@ class Verdicts:
         job = self._job
         error = IntegrityError(f"{expected.algorithm} is {actual}, not {expected.hex}")
         doubted = job.lanes.sources.drop_others()
-        if doubted is not None:
+        # Maybe none: others have brought them again, cut in another way.
+        pieces = [] if doubted is None else job.forget(doubted)
+        if job.is_ending:
+            return
+        if pieces:
             job.report_retry(f"{error}; without mirrors again")
-            job.fetch_again(job.forget(doubted))
+            job.fetch_again(pieces)
         elif job.resumed_bytes and len(job.request.urls) > 1:
             # A mirror may have brought it in an earlier run.
             job.report_retry(f"{error}; all of it again")

@@ -1797,3 +1797,42 @@ def test_an_old_failure_of_the_verifier(make_play: MakePlay) -> None:
     play.run(in_phase("probing"))
     play.job.verdicts.on_hashed(old)
     play.run().completed()
+
+
+def test_wrong_content_after_a_mirror_was_dropped(make_play: MakePlay) -> None:
+    """Its pieces, brought again by the URL and cut otherwise, are there no more."""
+    play = make_play(urls=(URL, MIRROR), checksum=WRONG, connections=2)
+    play.content, half = CONTENT[: 3 * MIB + 7], MIB // 2
+    play.start().run(recorded(1))
+    (base,) = lanes_of(play, URL)
+    play.job.lanes.on_shrunk(base, MIB + half)
+    (lane,) = lanes_of(play, MIRROR)
+    play.serve(lane)
+    play.write(base, half // 2)
+    part = play.part_of(lane)
+    assert part is not None
+    play.deliver(lane, part)
+    play.end(base, IncompleteTransfer("the connection ended early"))
+    play.end(lane, RepresentationChanged("the mirror has another file"))
+    play.run().failed(IntegrityError)
+
+
+def test_a_file_that_changes_while_a_link_is_made(make_play: MakePlay) -> None:
+    """The old one has expired: the next probe waits for the new one."""
+    links = iter([f"{URL}?s=1", f"{URL}?s=2"])
+    play = make_play(urls=("",), new_url=lambda: next(links), connections=3)
+    play.start().run(recorded(MIB))
+    first, second, *_ = play.live()
+    play.end(first, StatusError("the origin answered 403", status=403))
+    work, done = play.crew.waiting.popleft()
+    play.content, play.validator = OTHER, NEXT
+    play.end(second, RepresentationChanged("another"))
+    for lane in play.live():
+        play.end(lane)
+    play.crew.settle()
+    assert play.live() == []
+    done(work(), None)
+    play.job.lanes.fill()
+    (probe,) = play.live()
+    assert play.fetch_of(probe).url == f"{URL}?s=2"
+    play.run().completed(OTHER)
