@@ -358,6 +358,8 @@ def _shown(name: str, value: object) -> str:
             return type(value).__name__
         # Up to the last @: a password may hold one.
         value = re.sub(r"^([a-zA-Z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.DOTALL)
+        # Without its host, as in http://user:password, only a port may be shown.
+        value = re.sub(r":(?!//|[0-9]{1,5}/?\Z)[^:\]]*\Z", ":***", value)
     text = repr(value)
     return text if len(text) <= 200 else text[:197] + "..."
 

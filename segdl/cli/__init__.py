@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from segdl.cli.console import Console
 from segdl.cli.exit_codes import INTERRUPTED, OK, OTHER, USAGE, exit_code
-from segdl.errors import SegdlError
+from segdl.errors import SegdlError, UsageError
 
 if TYPE_CHECKING:
     import argparse
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = _run(sys.argv[1:] if argv is None else argv, console)
     except SegdlError as error:
-        console.error(str(error))
+        console.error(_text_of(error))
         code = exit_code(error)
     except KeyboardInterrupt:
         console.error("interrupted")
@@ -66,6 +66,15 @@ def main(argv: list[str] | None = None) -> int:
         code = end.code if isinstance(end.code, int) else OK
     console.close()
     return OTHER if code == OK and console.lost else code
+
+
+def _text_of(error: SegdlError) -> str:
+    """Give a message; what was given wrongly may be a URL that stands elsewhere."""
+    if not isinstance(error, UsageError):
+        return str(error)
+    from segdl._redaction import redact_text
+
+    return redact_text(str(error))
 
 
 def _run(argv: list[str], console: Console) -> int:

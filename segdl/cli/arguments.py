@@ -28,6 +28,7 @@ __all__ = [
     "engine_config",
     "header_field",
     "header_fields",
+    "is_url",
     "path_argument",
     "read_text",
 ]
@@ -112,9 +113,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         else:
             group.add_argument(*names, dest=name, metavar=values, help=text)
     group.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration, instead of the "
-        "segdl.toml here or of the user"
-    )  # fmt: skip
+        "--config",
+        type=lambda text: Path(path_argument(text)),
+        metavar="FILE",
+        help="configuration, instead of the segdl.toml here or of the user",
+    )
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -157,10 +160,18 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         raise UsageError(f"{options.get(name, name)} {rest}") from exc
 
 
+def is_url(text: str) -> bool:
+    """Tell whether a URL was given where a path is wanted; nobody has such a path."""
+    return re.match(r"https?://", text, re.IGNORECASE) is not None
+
+
 def path_argument(text: str) -> str:
     """Take a path; an empty one, as of a variable that is not set, is no path."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
+    if is_url(text):
+        # Not shown: as a path its secrets would not be known for such.
+        raise argparse.ArgumentTypeError("it is a URL, and no path; give a path")
     try:
         os.path.abspath(text)
     except OSError as exc:

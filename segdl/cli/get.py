@@ -20,6 +20,7 @@ from segdl.cli.arguments import (
     add_output_options,
     engine_config,
     header_fields,
+    is_url,
 )
 from segdl.cli.input_file import Entry, read_entries
 from segdl.cli.session import run_tasks
@@ -139,6 +140,8 @@ def _download(entry: Entry, directory: str, common: Mapping[str, str]) -> _Downl
     except UsageError as exc:
         raise UsageError(f"{where}{exc}") from exc
     chosen = directory if entry.directory is None else entry.directory
+    if is_url(chosen):
+        raise UsageError(f"{where}the directory is a URL; give a path")
     if not chosen or "\0" in chosen:
         raise UsageError(f"{where}{chosen!r} is no path of a directory")
     try:

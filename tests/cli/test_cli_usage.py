@@ -108,6 +108,37 @@ def test_a_wrong_call_is_refused(
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", URL, "-o"),
+        ("get", URL, "-d"),
+        ("get", URL, "-x"),
+        ("get", URL, "--timeout"),
+        ("get", URL, "--limit-rate"),
+        ("get", URL, "--cacert"),
+        ("get", URL, "--config"),
+        ("get", URL, "-H", "@{}"),
+        ("get", "-i"),
+        ("resume",),
+        ("inspect",),
+        ("clean",),
+        ("verify", "--checksum", "md5:" + "0" * 32),
+    ],
+)
+def test_a_url_in_a_wrong_place_keeps_its_secrets(
+    inside: Program, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """A link that is given where a path or number is wanted is not repeated whole."""
+    url = "http://me:s3cret-1@127.0.0.1:9/f?sig=s3cret-2"
+    *words, last = arguments
+    ran = inside(*words, *([last.format(url)] if "{}" in last else [last, url]))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.count("\n") == 1
+    assert "s3cret" not in ran.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     "url",
     [
         "",

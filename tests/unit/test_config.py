@@ -194,6 +194,8 @@ def test_a_ca_file_is_kept_as_an_absolute_path(
         "http://user:s3cret@x@h:1",
         "user:s3cret@h",
         "ftp://user:s3cret@h",
+        "http://user:s3cret",
+        "user:s3cret",
         "http://user:s3cret@h\r\nX: y",
         "http://a\n:s3cret@h",
         b"http://user:s3cret@h",
