@@ -156,6 +156,8 @@ def _part(heads: Sequence[Head], expected: Expectation) -> Answer:
             f"Content-Range {values[0]!r} names {got.last - got.first + 1} bytes, "
             f"Content-Length says {length}"
         )
+    if got.complete is not None:
+        _refuse_page(head, expected, got.complete)
     validator = Validator.from_head(head)
     _compare(expected, got.complete, validator)
     complete = got.complete if got.complete is not None else expected.complete
@@ -177,16 +179,7 @@ def _whole(heads: Sequence[Head], expected: Expectation) -> Answer:
     """Check a 200."""
     head = heads[-1]
     length = _content_length(head)
-    if (
-        expected.complete is not None
-        and length != expected.complete
-        and media_type(head) == "text/html"
-    ):
-        # A login page or captive portal, not another version of the file.
-        raise RangeMismatch(
-            "the origin answered with an HTML page instead of the file; is a login, "
-            "or a token, needed?"
-        )
+    _refuse_page(head, expected, length)
     validator = Validator.from_head(head)
     _check_is_file(expected, length, validator)
     _compare(expected, length, validator)
@@ -251,6 +244,21 @@ def _is_chunked(head: Head) -> bool:
     """Whether chunks frame the body (RFC 9112 s6.3): nothing else shows its end."""
     codings = ",".join(head.get_all("transfer-encoding"))
     return codings.rpartition(",")[2].strip().lower() == "chunked"
+
+
+def _refuse_page(head: Head, expected: Expectation, length: int | None) -> None:
+    """
+    Refuse a login page, a captive portal, or the page a site has for missing files.
+
+    It is no other version of the file, whatever its validator; and where it is a file
+    of the server (nginx's `try_files $uri /index.html`) it comes as a 206, too.
+    """
+    known = expected.had if expected.complete is None else expected.complete
+    if known is not None and length != known and media_type(head) == "text/html":
+        raise RangeMismatch(
+            "the origin answered with an HTML page instead of the file; is a login, "
+            "or a token, needed? Or is the file gone?"
+        )
 
 
 def _check_is_file(

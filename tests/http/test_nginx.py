@@ -108,6 +108,20 @@ def test_resume_sends_what_is_missing(start, make_engine, out) -> None:
     assert re.fullmatch(r'"[0-9a-f]+-[0-9a-f]+"', tags[0])
 
 
+def test_page_for_missing_files(start, make_engine, root, out) -> None:
+    """A site that shows its start page for a file that is gone does not replace it."""
+    (root / "index.html").write_text("<html>welcome</html>")
+    server = start(server="limit_rate 4m; location / { try_files $uri /index.html; }")
+    engine = make_engine(connections=1, retry_times=1)
+    task = engine.download(url(server), out, NAME)
+    until(lambda: task.total_size)
+    (root / NAME).rename(root / "elsewhere")
+    assert task.wait(20)
+    assert task.status == "failed"
+    assert "HTML page instead of the file" in task.error
+    assert recorded_bytes(out, BLOB) > 0
+
+
 def test_401_and_its_cure(start, fetch, tmp_path) -> None:
     """A refusal names the token; with the right password the file comes."""
     password = tmp_path / "htpasswd"

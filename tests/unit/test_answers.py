@@ -351,6 +351,21 @@ def test_login_page_is_not_taken_for_a_new_version(fields: tuple[Fields, ...]) -
         check_answer([page], expect(complete=LENGTH))
 
 
+@pytest.mark.parametrize("known", [{"complete": LENGTH}, {"had": LENGTH}])
+@pytest.mark.parametrize("status", [200, 206])
+def test_page_for_missing_files_is_not_taken_for_a_new_version(
+    known: dict[str, int], status: int
+) -> None:
+    """A server that has it as a file gives a validator, and ranges of it."""
+    fields = [("content-type", "text/html"), ("content-length", "22"), ("etag", '"v2"')]
+    if status == 206:
+        fields.append(("content-range", "bytes 0-21/22"))
+    with pytest.raises(RangeMismatch, match="HTML page instead of the file"):
+        check_answer(
+            [head(status, *fields)], Expectation(wanted=ByteRange(0, 2000), **known)
+        )
+
+
 LENGTHS: list[tuple[Fields, ...]] = [
     (),
     (("content-length", "612"),),
