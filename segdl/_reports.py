@@ -54,6 +54,7 @@ class Reports:
         total, done = job.total_bytes or 0, job.downloaded_bytes
         same = total == task._total
         task._downloaded, task._resumed, task._total = done, job.resumed_bytes, total
+        task._streamed = job.lanes.whole
         if total:
             # A lost worker takes what it had not recorded; a bar does not jump back.
             floor = task._progress if same else 0.0

@@ -91,6 +91,7 @@ class DownloadTask:
         "_resumed",
         "_speed",
         "_status",
+        "_streamed",
         "_total",
         "filename",
         "headers",
@@ -132,6 +133,7 @@ class DownloadTask:
         self._eta: int | None = None
         self._downloaded = 0
         self._resumed = 0
+        self._streamed = False  # the origin has no ranges, to go on with
         self._total = 0
         self._connections = 0
         self._file_path: str | None = None

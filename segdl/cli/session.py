@@ -20,6 +20,7 @@ from segdl.cli.display import NoDisplay, choose_display, name_of
 from segdl.cli.exit_codes import OTHER, combined, exit_code
 from segdl.cli.signals import Stop, caught
 from segdl.engine import DownloadEngine
+from segdl.errors import SegdlError
 from segdl.task import COMPLETED, FAILED, FINAL
 
 if TYPE_CHECKING:
@@ -191,15 +192,21 @@ def _kept(tasks: list[DownloadTask]) -> list[DownloadTask]:
 
 
 def _is_kept(task: DownloadTask) -> bool:
-    """Tell whether a part file of the task is there to go on with."""
-    from segdl._names import SafeName, sidecar_names
+    """Tell whether a part file of the task is there, and can be gone on with."""
+    from segdl.cli.sidecar import Sidecar
 
     if task.status == COMPLETED or not task.file_path or not task.downloaded_size:
         return False
-    directory, name = os.path.split(task.file_path)
-    return all(
-        os.path.exists(os.path.join(directory, each))
-        for each in sidecar_names(SafeName(name))
+    if task._streamed:
+        return False
+    try:
+        sidecar = Sidecar.find(task.file_path)
+        header = sidecar.load().header
+    except SegdlError:
+        return False
+    # Without a strong validator only a digest can hold the pieces of two runs together.
+    return os.path.exists(os.path.join(sidecar.directory, sidecar.part)) and (
+        header.validator.is_strong or header.digest is not None
     )
 
 

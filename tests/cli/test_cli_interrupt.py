@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from segdl.testing import Origin
 
 MIB = 1 << 20
@@ -61,3 +63,41 @@ def test_a_signal_that_was_ignored_stays_so(
         process.kill()
         process.wait()
     assert (process.returncode, out) == (0, f"{tmp_path / 'a.bin'}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "kept"),
+    [
+        ({}, (), True),
+        ({"ranges": "off"}, (), False),
+        ({"etag": "none", "lm": "none"}, (), False),
+        ({"etag": "none", "lm": "none"}, ("--checksum", "md5:" + "0" * 32), True),
+    ],
+)
+@pytest.mark.usefixtures("default_signals")
+def test_only_what_can_be_gone_on_with_is_promised(
+    segdl_origin: Origin,
+    tmp_path: Path,
+    options: dict[str, str],
+    arguments: tuple[str, ...],
+    kept: bool,
+) -> None:
+    """Without ranges, or anything that proves the version, all is asked for again."""
+    url = segdl_origin.blob_url(1, SIZE, "a.bin", rate="4M", **options)
+    process = start("get", url, "-x", "2", *arguments, cwd=tmp_path)
+    try:
+        wait_until(lambda: b'"t":"P"' in manifest(tmp_path))
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=DEADLINE_SECONDS)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert err.splitlines()[-1].startswith("segdl: stopped by SIGTERM")
+    assert ("the same command goes on from there" in err) == kept
+
+
+def manifest(directory: Path) -> bytes:
+    """Read the manifest of a.bin, as far as there is one."""
+    path = directory / "a.bin.segdl"
+    return path.read_bytes() if path.exists() else b""
