@@ -13,9 +13,10 @@ _MIXED = re.compile(r"\d.*[A-Za-z]|[A-Za-z].*\d", re.DOTALL)
 
 # One URL in running text. The userinfo may hold quotes, so it is matched first; the
 # host and path end at a quote, so that the next URL of a list is seen as one; a query
-# runs to the next space, since whatever it holds is dropped.
+# runs to the next space, since whatever it holds is dropped. A scheme alone is none:
+# segdl's own words name some.
 _URL_IN_TEXT = re.compile(
-    r"""(?<![a-z0-9])[a-z][a-z0-9+.\-]{0,15}://(?:[^\s/?\#]*@)?[^\s"'<>?\#]*(?:[?\#]\S*)?""",
+    r"""(?<![a-z0-9])[a-z][a-z0-9+.\-]{0,15}://(?!,?(?:\s|\Z))(?:[^\s/?\#]*@)?[^\s"'<>?\#]*(?:[?\#]\S*)?""",
     re.IGNORECASE,
 )
 # To the end of the line: a cookie and a credential may hold spaces and commas.
