@@ -31,7 +31,7 @@ from segdl._messages import Answered, PartRef
 from segdl._plan import Plan, piece_size
 from segdl._ranges import ByteRange
 from segdl._request import Request
-from segdl._retry import Action, expires_with
+from segdl._retry import Action, with_advice
 from segdl._verdicts import Verdicts
 from segdl._verification import Verification
 from segdl.config import EngineConfig
@@ -39,7 +39,6 @@ from segdl.errors import (
     DestinationExists,
     ProtocolError,
     SegdlError,
-    StatusError,
     StorageError,
     TransferError,
 )
@@ -358,16 +357,10 @@ class Job:
 
     def _advised(self, error: SegdlError) -> SegdlError:
         """Say what to do about a link that has expired, with much of the file there."""
-        if (
-            isinstance(error, StatusError)
-            and expires_with(error.status)
-            and self.downloaded_bytes
-            and not self.lanes.whole
-        ):
-            error.message += (
-                "; if the link has expired, a new one goes on with what is there: "
-                f"segdl resume {self.destination.store.path} --url URL"
-            )
+        known = self.lanes.sources.base.validator or Validator()
+        resumable = known.is_strong or self.request.digest is not None
+        if self.downloaded_bytes and resumable and not self.lanes.whole:
+            return with_advice(error, self.destination.store.path)
         return error
 
     def renew_link(self) -> None:

@@ -131,6 +131,22 @@ def expires_with(status: int) -> bool:
     return status in _EXPIRED_STATUS
 
 
+def with_advice(error: SegdlError, path: str) -> SegdlError:
+    """
+    Say how to go on where a signed link may have expired.
+
+    Args:
+        error: Why the download failed.
+        path: Of the file, much of which is there.
+    """
+    if isinstance(error, StatusError) and expires_with(error.status):
+        error.message += (
+            "; if the link has expired, a new one goes on with what is there: "
+            f"segdl resume {path} --url URL"
+        )
+    return error
+
+
 def is_busy(error: SegdlError) -> bool:
     """Tell whether an origin said that it is too busy, for anybody."""
     return isinstance(error, StatusError) and error.status in _BUSY_STATUS

@@ -143,6 +143,14 @@ def test_new_link_that_is_refused_too(origin, fetch, out) -> None:
     assert recorded_bytes(out, origin.blob(1, SIZE)) > 0
 
 
+def test_expired_link_of_a_version_that_no_one_knows(origin, fetch) -> None:
+    """No new link could go on with what is there, so none is advised."""
+    origin.rate = RATE
+    task = fetch(origin.blob_url(1, SIZE, f=EXPIRES, **SILENT), connections=4)
+    assert "segdl resume" not in str(check_failed(task, StatusError, "403"))
+    assert task.downloaded_size
+
+
 def test_first_link_that_is_refused(origin, fetch) -> None:
     """A fresh link that is refused says nothing about time: no other is asked for."""
     links = Links(origin.blob_url(1, SIZE, f="status=403"))
