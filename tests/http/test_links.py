@@ -28,6 +28,13 @@ RATE = 16 * MIB
 # All four lanes are cut after 3 MB (a reset would drop what nobody has read yet), and
 # then the link has expired.
 EXPIRES = ["fin@byte3000000,4", "status=403@range5,*"]
+# The options of an origin that tells nothing of versions.
+SILENT = {"etag": "none", "lm": "none"}
+
+OLD, NEW = Blob(1, 4 * MIB), Blob(2, 4 * MIB)
+V1 = 'ETag: "v1"'
+# It is no other tag, and proves nothing.
+WEAK = 'ETag: W/"v1"'
 
 
 class Links:
@@ -103,9 +110,6 @@ def test_new_link_to_another_file(origin, fetch) -> None:
         origin.blob_url(1, SIZE, "first", f=EXPIRES), origin.blob_url(2, SIZE, "second")
     )
     check_whole(fetch(links), origin.blob(2, SIZE))
-
-
-SILENT = {"etag": "none", "lm": "none"}
 
 
 def test_new_link_that_proves_nothing(origin, fetch) -> None:
@@ -263,12 +267,6 @@ def test_paused_task_asks_for_its_link_again(origin, make_engine, out) -> None:
     check_whole(task, origin.blob(1, SIZE))
     assert links.calls == 2
     assert refetched(origin.log.entries, 0, MIB) == MIB
-
-
-OLD, NEW = Blob(1, 4 * MIB), Blob(2, 4 * MIB)
-V1 = 'ETag: "v1"'
-# It is no other tag, and proves nothing.
-WEAK = 'ETag: W/"v1"'
 
 
 def test_late_answer_of_an_old_link(script, fetch) -> None:

@@ -1651,8 +1651,8 @@ def test_partial_files_that_cannot_be_removed(
     play.ended()
 
 
-def test_pieces_doubted_while_the_disk_is_slow(make_play: MakePlay) -> None:
-    """What a mirror brought that lied is fetched again before anything is published."""
+def doubted_during_a_checkpoint(make_play: MakePlay) -> Play:
+    """A mirror lied, while a checkpoint is under way, and the rest is there."""
     play = make_play(urls=(URL, MIRROR), durability="checkpoint", connections=4)
     play.start().run(lambda p: bool(lanes_of(p, MIRROR)))
     (lane,) = lanes_of(play, MIRROR)
@@ -1668,7 +1668,12 @@ def test_pieces_doubted_while_the_disk_is_slow(make_play: MakePlay) -> None:
     while any(map(play.serve, play.live())):
         pass
     assert play.job.phase == "publishing"
-    play.run().completed()
+    return play
+
+
+def test_pieces_doubted_while_the_disk_is_slow(make_play: MakePlay) -> None:
+    """What a mirror brought that lied is fetched again before anything is published."""
+    doubted_during_a_checkpoint(make_play).run().completed()
 
 
 def test_a_wrong_digest_while_the_disk_is_slow(make_play: MakePlay) -> None:
@@ -1745,26 +1750,6 @@ def test_it_is_too_late_to_hold_a_publish(make_play: MakePlay) -> None:
     play = scene_publishing(make_play)
     assert play.job.hold() is False
     play.run().completed()
-
-
-def doubted_during_a_checkpoint(make_play: MakePlay) -> Play:
-    """A mirror lied, while a checkpoint is under way, and the rest is there."""
-    play = make_play(urls=(URL, MIRROR), durability="checkpoint", connections=4)
-    play.start().run(lambda p: bool(lanes_of(p, MIRROR)))
-    (lane,) = lanes_of(play, MIRROR)
-    play.serve(lane)
-    right, play.content = play.content, bytes(len(play.content))
-    part = play.part_of(lane)
-    assert part is not None
-    play.deliver(lane, part)
-    play.content = right
-    play.crew.pass_time(5.1)
-    assert play.crew.waiting  # the checkpoint, until the disk has done it
-    play.end(lane, RepresentationChanged("the mirror has another file"))
-    while any(map(play.serve, play.live())):
-        pass
-    assert play.job.phase == "publishing"
-    return play
 
 
 def test_a_pause_that_came_too_late_forbids_nothing(make_play: MakePlay) -> None:
