@@ -5,8 +5,9 @@ libcurl, told to send a Range, checks neither status nor Content-Range of the an
 byte of the body may reach the file:
 
     3xx                       -> follow it, when this lane may; a StatusError otherwise
-    206  first position ours? complete length the known one? validator agrees?
-         no content coding? not multipart? one length?      -> write, cut at our end
+    206  first position ours? complete length the known one? validator agrees, and
+         is not left out? no content coding? not multipart, no HTML page instead of
+         the file? one length?                              -> write, cut at our end
     200  to a range           -> no ranges here: the caller decides about one stream;
          of another length, and nothing to tell versions by? some page, not the file
     416  bytes */N            -> N = 0: an empty file; N another: the file changed
@@ -52,7 +53,7 @@ class Expectation:
         complete: Complete length, None while unknown.
         had: Complete length that was known before, and may be another one by now.
         validator: The validator recorded, None while unknown.
-        proof: Whether it has to prove that by the validator, where that is strong.
+        proof: Whether an answer that leaves a strong validator out is refused.
     """
 
     wanted: ByteRange | None
@@ -211,8 +212,8 @@ def _unsatisfied(heads: Sequence[Head], expected: Expectation) -> Answer:
     error = status_error(head)
     if expected.complete:
         error.message += (
-            f", of which {expected.complete} bytes are known; if it is another one "
-            "now, remove what is there of the old one (`segdl clean`)"
+            f"; the file had {expected.complete} bytes, and if it is another one now, "
+            "remove what is there of the old one (`segdl clean`)"
         )
     raise error
 
@@ -257,7 +258,8 @@ def _refuse_page(head: Head, expected: Expectation, length: int | None) -> None:
     if known is not None and length != known and media_type(head) == "text/html":
         raise RangeMismatch(
             "the origin answered with an HTML page instead of the file; is a login, "
-            "or a token, needed? Or is the file gone?"
+            "or a token, needed? Or is the file gone? If the page is the file now, "
+            "remove what is there of the old one (`segdl clean`)"
         )
 
 

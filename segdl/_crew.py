@@ -67,7 +67,7 @@ class LaneOwner(Protocol):
     def source_failed(self, error: SegdlError, action: Action) -> None:
         """Asking this source again can't help."""
 
-    def stream_broke(self, error: SegdlError) -> None:
+    def stream_broke(self) -> None:
         """A stream without ranges has to begin again."""
 
     def probe_again(self) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from segdl._digests import available, parse_checksum
+from segdl._digests import new_hasher, parse_checksum
 from segdl._existing import check_finished, check_flushed
 from segdl._fs import PartFile
 from segdl._headers import Validator
@@ -26,7 +26,7 @@ from segdl._redaction import hide_echo
 from segdl._request import Request
 from segdl._store import Found, Store
 from segdl._urls import strip_secrets
-from segdl.errors import DestinationBusy, DestinationExists, UsageError
+from segdl.errors import DestinationBusy, DestinationExists
 
 
 class Destination:
@@ -74,7 +74,7 @@ class Destination:
 
     @property
     def digests(self) -> list[tuple[str, str, str]]:
-        """What the file must have since that alone may hold an earlier run's pieces."""
+        """The earlier run's digest, which may be all that holds its pieces together."""
         found = self.found
         if self._verified or self.taken or not (found and found.header.digest):
             return []
@@ -151,17 +151,9 @@ class Destination:
 
     def resumable(self, found: Found) -> bool:
         """Tell whether pieces of an earlier run may be combined with new ones."""
-        if self._verified:
-            return bool(found.accepted or found.doubtful)
-        with suppress(UsageError):
-            # A digest that can't be compared any more may be all that holds them.
-            given = found.header.digest
-            return (
-                bool(found.accepted or found.doubtful)
-                and found.header.validator.is_strong
-                and (given is None or available(parse_checksum(given).algorithm))
-            )
-        return False
+        return bool(found.accepted or found.doubtful) and (
+            found.header.validator.is_strong or self._verified
+        )
 
     def _is_own(self, found: Found | None) -> bool:
         return found is not None and found.header.url_sha256 == self._url_sha256
@@ -225,7 +217,10 @@ class Destination:
             and self._fits(kept, validator, mirror=mirror, conditional=conditional)
         ):
             store.check_space(size or 0)
-            if not self._is_own(kept):
+            known = kept.header.digest
+            if known is not None and not self._verified:
+                new_hasher(parse_checksum(known).algorithm)  # or say what it needs
+            if not self._is_own(kept) or header.digest not in (None, known):
                 store.adopt(header)
         elif found is not None and not self._is_own(found):
             raise DestinationExists(
@@ -248,9 +243,9 @@ class Destination:
                 and not (kept or whole or changed)
             ):
                 store.dropped = (
-                    "the origin had told no strong ETag, and no Last-Modified that is "
-                    "sure, so what is there may be of another version; starting over "
-                    "(a checksum would have kept it)"
+                    "the origin told nothing that proves the version (no strong ETag, "
+                    "and no Last-Modified well before its Date), so what is there may "
+                    "be of another one; starting over (a checksum would have kept it)"
                 )
             self.found = None
             store.restart(header)
@@ -273,7 +268,7 @@ class Destination:
         )
 
     def _is_link_of(self, found: Found) -> bool:
-        """Whether no more than the query is another one than an earlier run's."""
+        """Whether this URL and the earlier run's differ in their query at most."""
         return strip_secrets(self._request.urls[0]) == found.header.url
 
     def _fits(
@@ -285,10 +280,10 @@ class Destination:
             # The digest will tell; and mirrors have validators of their own.
             return mirror or known.disagreement(validator) is None
         # A 206 to If-Range may leave the date out, but not the tag (RFC 9110 s15.3.7).
-        # Of another link it may be said by a server that does not know If-Range.
+        # Of another URL it may be said by a server that does not know If-Range.
         silent = validator == Validator() and known.etag is None
-        same = self._is_own(found) and self._is_link_of(found)
-        return known.vouches_for(validator) or (conditional and silent and same)
+        own = self._is_own(found)
+        return known.vouches_for(validator) or (conditional and silent and own)
 
     def _misfit(self, found: Found, size: int | None, validator: Validator) -> str:
         """Say why an earlier run's pieces are not taken up."""

@@ -245,7 +245,9 @@ class Exchange:
         answer = check_answer(self.heads, expected)
         # The first one, whose answer said what the file is, is held and had a range.
         alike = self.fetch.begin == 0 and answer.complete == self.fetch.complete
-        if self.fetch.ranged and not (answer.ranges or self.held or alike):
+        # Without ranges, only a lane that begins with the file may write a whole one.
+        fits = answer.ranges or self.held or alike
+        if not fits and (self.fetch.ranged or self.fetch.begin):
             raise RangeMismatch(
                 f"asked for bytes {self.fetch.begin}-{self.fetch.end - 1}, the origin "
                 "sent the whole file (200)"

@@ -79,7 +79,7 @@ class Failures:
             self._source_over(source, error, action)
         elif self._lanes.whole and not lane.held:
             # One stream can't be gone on with in the middle.
-            self.count(lane, error, lambda: self._owner.stream_broke(error))
+            self.count(lane, error, self._owner.stream_broke)
         elif isinstance(error, WorkerError) or (
             action is Action.CONTINUE and lane.received
         ):
@@ -158,7 +158,7 @@ class Failures:
         """Whether the link was resolved again, or is being, since a lane began."""
         source = lane.source
         return not lane.follow and (
-            lane.url != source.effective_url or lane.began < source.led_at
+            lane.url != source.effective_url or lane.began < source.asked_at
         )
 
     def _was_refused(self, lane: Lane, error: SegdlError) -> bool:

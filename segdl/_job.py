@@ -140,8 +140,10 @@ class Job:
         Returns:
             False when it is too late for that.
         """
-        self._publishable &= self.phase == "publishing"
-        return self.phase != "publishing"
+        if self.phase == "publishing":
+            return False
+        self._publishable = False
+        return True
 
     def abandon(self) -> None:
         """Let go of the files; the scheduler has ended, and nothing else will."""
@@ -262,7 +264,7 @@ class Job:
         self.total_bytes = answer.complete
         # What the first URL stated of its file, a mirror must keep.
         further = found is not None or self.lanes.sources.on_mirror
-        known = [*answer.digests, *destination.digests]
+        known = [*destination.digests, *answer.digests]  # the first one counts
         self._verification.expect(known, further=further)
         self._report_dropped()
         if destination.taken or destination.published_before:
@@ -339,12 +341,12 @@ class Job:
         if action is Action.CHANGED and not self._changed:
             self._changed = True
             self.report_retry(f"{error}; starting over")
-            self.stream_broke(error)
+            self.stream_broke()
         elif isinstance(error, TransferError) and self.lanes.turn_to_mirror():
             self._changed = False
             self._whole_answers = 0
             self.report_retry(f"{error}; going on with a mirror")
-            self.stream_broke(error)
+            self.stream_broke()
         else:
             self.fail(self._advised(error))
 
@@ -358,7 +360,7 @@ class Job:
     def _advised(self, error: SegdlError) -> SegdlError:
         """Say what to do about a link that has expired, with much of the file there."""
         known = self.lanes.sources.base.validator or Validator()
-        resumable = known.is_strong or self.request.digest is not None
+        resumable = known.is_strong or self._verification.given is not None
         if self.downloaded_bytes and resumable and not self.lanes.whole:
             return with_advice(error, self.destination.store.path)
         return error
@@ -393,8 +395,10 @@ class Job:
         store = self.destination.store
         rows = [(p.offset, p.length) for p in store.pieces() if doubted(p.offset)]
         try:
-            return store.forget(rows)
+            return store.forget(rows) if rows else []
         except SegdlError as error:
+            if self._ending is not None:
+                self._ending = replace(self._ending, error=error)
             self.fail(error)
             return []
 
@@ -408,7 +412,7 @@ class Job:
         self._verification.start(self.destination.part.path)
         self.lanes.fill()
 
-    def stream_broke(self, _: SegdlError) -> None:
+    def stream_broke(self) -> None:
         """Probe again, from byte 0; what the new answer fits to is kept."""
         if self._ending is None:
             self._fresh = True
@@ -533,7 +537,8 @@ class Job:
         if not destination.is_open or destination.store.published:
             self._report(self._ending)
             return
-        self.verdicts.drop_doubted()
+        if self._ending.kind != "discarded":
+            self.verdicts.drop_doubted()
         store = destination.store
 
         def free() -> Outcome:

@@ -214,7 +214,7 @@ class Lanes:
             self._accept_probe(probe, part)
         elif plan is None and self._early_failure is not None:
             lane, error = self._early_failure
-            self._failures.count(lane, error, lambda: self._owner.stream_broke(error))
+            self._failures.count(lane, error, self._owner.stream_broke)
         self.fill()
 
     def stop(self) -> None:
@@ -311,7 +311,7 @@ class Lanes:
         why = known.disagreement(found)
         if lane.url == source.effective_url:  # else the answer is an old link's
             if source.unsure and not (self._owner.verified or known.vouches_for(found)):
-                why = why or "nothing proves that the new link leads to the same one"
+                why = why or "nothing proves that the link leads to the same one"
             source.unsure = False
         source.validator = known.merged(found)
         if why is not None:
@@ -392,7 +392,7 @@ class Lanes:
                 self._stop_lane(number)
 
     def go_on(self) -> None:
-        """Go on after a delay."""
+        """Go on, after a delay or with a new link."""
         if self._stopping:
             return
         if self._part is not None:
@@ -583,7 +583,7 @@ class Lanes:
             self.fill()
 
     def _is_short(self, end: int) -> bool:
-        """Whether a stream of the very file whose length is known has another one."""
+        """Whether a stream of the version that is known ended at another length."""
         if self.plan is not None:
             return self.whole and end < self.plan.size
         size, validator = self._had or (end, Validator())

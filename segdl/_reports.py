@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from segdl import _urls
 from segdl._callbacks import Callbacks
+from segdl.errors import WorkerError
 from segdl.progress import TaskEvent, eta_seconds
 from segdl.stats import DownloadStats
 from segdl.task import COMPLETED
@@ -119,6 +120,11 @@ class Reports:
         self.stats.fail_task(task.id, text)
         self.event(task, "failed", {"code": type(error).__name__, "error": text})
         self.callbacks.put("completion", task)
+
+    def broke_off(self, task: DownloadTask, cause: BaseException) -> None:
+        """Fail a task whose job was not begun: a signal handler raised, say."""
+        name = type(cause).__name__  # its text may hold what must not be shown
+        self.failed(task, WorkerError(f"it could not be started: {name}"))
 
     def cancelled(self, task: DownloadTask) -> None:
         """Tell that a task was cancelled."""

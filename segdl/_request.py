@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segdl import _urls
 from segdl._digests import Digest, new_hasher, parse_checksum
 from segdl._names import SafeName, checked_name
-from segdl._threads import with_these_signals
+from segdl._threads import with_callers_signals
 from segdl.errors import SizeLimitExceeded, UsageError
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def checked_request(
         on_exists=config.on_exists,
         connections=config.connections,
         max_bytes=config.max_bytes,
-        new_url=None if new_url is None else with_these_signals(new_url),
+        new_url=None if new_url is None else with_callers_signals(new_url),
         new_link=new_link,
     )
 

@@ -410,8 +410,7 @@ class Scheduler:
         wanted = 1
         if not self._in_process and size is not None and size >= SECOND_WORKER_BYTES:
             wanted = _processes(self._config.processes)
-        # One that hangs in the kernel (a dead disk) stays there, though it was killed.
-        able = [worker for worker in self._workers if worker not in self._given_up]
+        able = self._able()
         if len(able) < wanted:
             now = time.monotonic()
             self._deaths = [until for until in self._deaths if until > now]
@@ -421,6 +420,15 @@ class Scheduler:
             elif not able:
                 raise self._too_many_deaths()
         return min(able, key=lambda worker: worker.lanes)
+
+    def _able(self) -> list[Worker]:
+        """The workers for transfers, without those that were killed."""
+        # One that hangs in the kernel (a dead disk) stays there all the same.
+        return [
+            worker
+            for worker in self._workers
+            if worker.ailing is None and worker not in self._given_up
+        ]
 
     def _all_workers(self) -> list[Worker]:
         return [*self._workers, *([self._verifier] if self._verifier else [])]
@@ -506,10 +514,11 @@ class Scheduler:
         """Give each worker its share of the rate limit, by its lanes."""
         if self._limit_rate is None and not self._shares:
             return
-        lanes = sum(worker.lanes for worker in self._workers)
+        able = self._able()
+        lanes = sum(worker.lanes for worker in able)
         if self._limit_rate is not None and not lanes:
             return  # a bucket that is kept knows what was taken in advance
-        for worker in self._workers:
+        for worker in able:
             share = None
             if self._limit_rate is not None:
                 share = max(1.0, self._limit_rate * worker.lanes / lanes)

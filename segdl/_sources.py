@@ -51,7 +51,7 @@ class Source:
         url: As it was given.
         effective_url: Where it led to, None while that has to be found out.
         led_to: Where it led to last, None before that was found out.
-        led_at: When that was asked.
+        asked_at: When the request began that found it out.
         validator: What its answers must agree with, None while unknown.
         proved: Whether it may have lanes beside the base.
         aside: Whether it is not to be used as long as others work.
@@ -64,7 +64,8 @@ class Source:
         not_before: Monotonic time before which it is not asked.
         held_for: The origin's `not_before` that was taken into account.
         renewing: Whether a new link is being made.
-        unsure: Whether one leads elsewhere, and has not proved to be of the same file.
+        unsure: Whether it leads elsewhere than before, and no answer has proved yet
+            that this is the same file.
         bytes_per_second: Of one of its lanes, None while unknown.
         limits: What is known of the origin of `limits_url`.
     """
@@ -72,7 +73,7 @@ class Source:
     url: str
     effective_url: str | None = None
     led_to: str | None = None
-    led_at: float = 0.0
+    asked_at: float = 0.0
     validator: Validator | None = None
     proved: bool = False
     aside: bool = False
@@ -98,7 +99,7 @@ class Source:
             url: Where.
             asked: When the request began that found it out.
         """
-        self.led_at = asked
+        self.asked_at = asked
         before, self.effective_url, self.led_to = self.led_to, url, url
         if before is not None and strip_secrets(before) != strip_secrets(url):
             # What could be told for certain has to be told again.

@@ -101,6 +101,7 @@ class Store:
         self.published = False
         self.published_url_sha256: str | None = None
         self.dropped: str | None = None
+        self._aside: SafeName | None = None
 
     @property
     def path(self) -> str:
@@ -279,9 +280,9 @@ class Store:
         self.part.truncate(header.size)
 
     def adopt(self, header: Header) -> None:
-        """Go on with an earlier run's pieces under the link of a new header."""
+        """Go on with an earlier run's pieces under a new header's link and digest."""
         assert self.manifest is not None
-        self.manifest.adopt(header.url, header.url_sha256)
+        self.manifest.adopt(header.url, header.url_sha256, header.digest)
 
     def record(self, pieces: list[Piece]) -> None:
         """
@@ -388,18 +389,25 @@ class Store:
         assert self.part is not None
         aside = self.free_name(checked_name(f"{Path(self.part_name).stem}.corrupt"))
         self.directory.rename(self.part_name, aside)
+        self._aside = aside
         if self.manifest is not None:
             self.manifest.remove()
         self.release()
         return self.directory.path_of(aside)
 
     def discard(self) -> None:
-        """Remove part and manifest, as far as they are ours: open, and locked."""
+        """
+        Remove part and manifest, as far as they are ours: open, and locked.
+
+        Also a part that was set aside a moment ago.
+        """
         # The part goes first: a lone part is never mistaken for progress.
         if self.part is not None:
             self.part.remove()
         if self.manifest is not None:
             self.manifest.remove()
+        if self._aside is not None:
+            self.directory.unlink(self._aside)
         self.release()
 
     def release(self) -> None:

@@ -4,8 +4,9 @@ A signal to the process is taken by any thread that does not block it. When the
 engine's thread takes a Ctrl-C, the main thread's system call is not interrupted, so
 its wait goes on, and KeyboardInterrupt comes when the wait is over by itself: measured
 in 15 - 40 % of interrupts while the engine's thread was busy. So segdl's threads block
-what a program may handle; and its waits last `SLICE_SECONDS` at most before they look
-again, for the case that a thread of the program took the signal.
+what a program may handle, except while they call the user's functions: processes that
+those start would ignore SIGTERM. And its waits last `SLICE_SECONDS` at most before they
+look again, for the case that a thread of the program took the signal.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def blocked_signals() -> set[int]:
     return set(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 
 
-def with_these_signals(function: Callable[[], _T]) -> Callable[[], _T]:
-    """Have a function of the caller's block what this thread does, on any thread."""
+def with_callers_signals(function: Callable[[], _T]) -> Callable[[], _T]:
+    """Give a function that, on any thread, runs with the signal mask of this one."""
     signals = blocked_signals()
 
     def call() -> _T:

@@ -6,6 +6,9 @@ Checked <───────────────────────�
         ├─ pieces changed on the disk ─────────────> those are fetched again
         ├─ all are as they came: a source lied ────> mirrors' pieces, then all
         └─ an earlier run's pieces ────────────────> the right ones are gone on with
+
+A mirror that lied without a digest to tell is known sooner (`_failures`): its pieces
+are doubted, and fetched again once no checkpoint is at work on the manifest.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ _VERIFIER_LOSSES = 2
 
 class Verdicts:
     """
-    The verifier's answers to one job.
+    The verifier's answers to one job, and the pieces that it doubts.
 
     Args:
         job: Whose they are.
@@ -168,7 +171,7 @@ class Verdicts:
             changed = f"{len(bad)} pieces changed on the disk"
             self._job.report_retry(changed)
             if self._job.lanes.whole:  # which brings no pieces, but all
-                self._job.stream_broke(IntegrityError(changed))
+                self._job.stream_broke()
             else:
                 self._job.fetch_again(bad)
         else:
@@ -185,7 +188,12 @@ class Verdicts:
         self._job.transfer()
 
     def _source_lied(self, expected: Digest, actual: str) -> None:
-        """Fetch again what mirrors brought, then all from each mirror; then fail."""
+        """
+        Fetch again what mirrors brought; then fail.
+
+        Before that all, where an earlier run may have used a mirror, then all from each
+        mirror.
+        """
         job = self._job
         error = IntegrityError(f"{expected.algorithm} is {actual}, not {expected.hex}")
         doubted = job.lanes.sources.drop_others()
@@ -200,11 +208,11 @@ class Verdicts:
             # A mirror may have brought it in an earlier run.
             job.report_retry(f"{error}; all of it again")
             job.forget(lambda _: True)
-            job.stream_broke(error)
+            job.stream_broke()
         elif job.lanes.turn_to_mirror(forgiving=True):  # it may have been right
             job.report_retry(f"{error}; all from a mirror")
             job.forget(lambda _: True)
-            job.stream_broke(error)
+            job.stream_broke()
         else:
             self._mismatch(expected, actual)
 

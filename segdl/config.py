@@ -351,16 +351,27 @@ _RULES: dict[str, _Rule] = {
 }
 
 
+# What follows the host of a proxy, or what stands in its place, and is no port.
+_AFTER_HOST = re.compile(
+    r"^((?:[a-zA-Z0-9+.-]*://)?(?:\[[^\]]*\]|[^:\[]*)):(?!//|[0-9]{1,5}/?\Z).*",
+    re.DOTALL,
+)
+
+
 def _shown(name: str, value: object) -> str:
-    """Return a value for a message or repr, short and without a proxy's password."""
+    """Return a value for a message or repr, short and without secrets."""
     if name == "proxy" and value is not None:
         if not isinstance(value, str):
             return type(value).__name__
         # Up to the last @: a password may hold one.
         value = re.sub(r"^([a-zA-Z0-9+.-]*://)?.*@", r"\1***@", value, flags=re.DOTALL)
         # Without its host, as in http://user:password, only a port may be shown.
-        value = re.sub(r":(?!//|[0-9]{1,5}/?\Z)[^:\]]*\Z", ":***", value)
+        value = _AFTER_HOST.sub(r"\1:***", value)
     text = repr(value)
+    if name != "proxy" and "://" in text:
+        from segdl._redaction import redact_text  # a URL in a wrong place
+
+        text = redact_text(text)
     return text if len(text) <= 200 else text[:197] + "..."
 
 

@@ -492,10 +492,10 @@ class DownloadEngine:
                 self._reports.started(task)
                 if task.id not in self._ending:
                     self._start(task)
-            except BaseException:  # a signal handler's, such as Ctrl-C's
+            except BaseException as error:  # a signal handler's, such as Ctrl-C's
                 if task.id in self._running and self._running[task.id] is None:
                     del self._running[task.id]
-                    self._reports.failed(task, WorkerError("a signal interrupted it"))
+                    self._reports.broke_off(task, error)
                 raise
 
     def _start(self, task: DownloadTask) -> None:

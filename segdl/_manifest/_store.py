@@ -261,15 +261,17 @@ class Manifest:
         self._runs.append(replace(_this_run(len(self._pieces)), boot=""))
         self._rewrite()
 
-    def adopt(self, url: str, url_sha256: str) -> None:
+    def adopt(self, url: str, url_sha256: str, digest: str | None) -> None:
         """
         Belong to another link to the same file from now on.
 
         Args:
             url: Without its secrets.
             url_sha256: What it is recognised by.
+            digest: What is expected of the file from now on; None for the same.
         """
-        self.header = fitting(replace(self.header, url=url, url_sha256=url_sha256))
+        header = replace(self.header, url=url, url_sha256=url_sha256)
+        self.header = fitting(replace(header, digest=digest or header.digest))
         self._rewrite()
 
     def doubt(self) -> None:

@@ -25,10 +25,10 @@ __all__ = [
     "Parser",
     "add_engine_options",
     "add_output_options",
+    "checked_path",
     "engine_config",
     "header_field",
     "header_fields",
-    "is_url",
     "path_argument",
     "read_text",
 ]
@@ -160,25 +160,36 @@ def engine_config(args: argparse.Namespace) -> EngineConfig:
         raise UsageError(f"{options.get(name, name)} {rest}") from exc
 
 
-def is_url(text: str) -> bool:
-    """Tell whether a URL was given where a path is wanted; nobody has such a path."""
-    return re.match(r"https?://", text, re.IGNORECASE) is not None
+def checked_path(text: str) -> str:
+    """
+    Check a path; give it as it is.
 
-
-def path_argument(text: str) -> str:
-    """Take a path; an empty one, as of a variable that is not set, is no path."""
+    Raises:
+        UsageError: It is empty, as of a variable that is not set, or a URL (nobody has
+            such a path, and its secrets would not be known for such), or relative
+            though there is no current directory.
+    """
     if not text:
-        raise argparse.ArgumentTypeError("the path is empty")
-    if is_url(text):
-        # Not shown: as a path its secrets would not be known for such.
-        raise argparse.ArgumentTypeError("it is a URL, and no path; give a path")
+        raise UsageError("the path is empty")
+    if "\0" in text:
+        raise UsageError(f"{text!r} is no path")
+    if re.match(r"https?://", text, re.IGNORECASE):
+        raise UsageError("it is a URL, and no path; give a path")
     try:
         os.path.abspath(text)
     except OSError as exc:
-        raise argparse.ArgumentTypeError(
+        raise UsageError(
             f"the current directory is gone ({exc.strerror}); give an absolute path"
         ) from exc
     return text
+
+
+def path_argument(text: str) -> str:
+    """Take a path, for argparse."""
+    try:
+        return checked_path(text)
+    except UsageError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from exc
 
 
 def _value(text: str) -> int | float | str:

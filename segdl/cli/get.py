@@ -18,9 +18,9 @@ from segdl._names import checked_name
 from segdl.cli.arguments import (
     add_engine_options,
     add_output_options,
+    checked_path,
     engine_config,
     header_fields,
-    is_url,
 )
 from segdl.cli.input_file import Entry, read_entries
 from segdl.cli.session import run_tasks
@@ -137,20 +137,10 @@ def _download(entry: Entry, directory: str, common: Mapping[str, str]) -> _Downl
             if not available(algorithm):
                 new_hasher(algorithm)  # raises, and names the package that is missing
         headers = _urls.validate_headers(_merged(common, entry.headers))
+        chosen = directory if entry.directory is None else entry.directory
+        chosen = os.path.abspath(checked_path(chosen))
     except UsageError as exc:
         raise UsageError(f"{where}{exc}") from exc
-    chosen = directory if entry.directory is None else entry.directory
-    if is_url(chosen):
-        raise UsageError(f"{where}the directory is a URL; give a path")
-    if not chosen or "\0" in chosen:
-        raise UsageError(f"{where}{chosen!r} is no path of a directory")
-    try:
-        chosen = os.path.abspath(chosen)
-    except OSError as exc:
-        raise UsageError(
-            f"{where}the current directory is gone ({exc.strerror}); give an absolute "
-            "path with --dir"
-        ) from exc
     return _Download(entry=entry, directory=chosen, headers=headers)
 
 

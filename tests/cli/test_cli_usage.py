@@ -75,7 +75,7 @@ def test_version_tells_what_matters(program: Program) -> None:
         (("get", URL, "-H", "A: b\n"), "header A holds a line end"),
         (("get", URL, "-H", "A: b\0"), "header A holds a line end"),
         (("get", URL, "-H", "@none"), "cannot read the headers in 'none'"),
-        (("get", URL, "-d", ""), "'' is no path of a directory"),
+        (("get", URL, "-d", ""), "the path is empty"),
         (("get", URL, "--config", "none.toml"), "none.toml: cannot be read"),
         (("get", URL, "--config", "/dev/zero"), "larger than 1048576 bytes"),
         (("get", URL, "-H", "@/dev/zero"), "larger than 1048576 bytes"),

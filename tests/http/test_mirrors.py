@@ -6,7 +6,17 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from http_checks import MIB, NAME, check_failed, check_whole, recorded_bytes, until
+from http_checks import (
+    MANIFEST,
+    MIB,
+    NAME,
+    PART,
+    check_failed,
+    check_whole,
+    names,
+    recorded_bytes,
+    until,
+)
 from scripted import Asked, page, part
 
 from segdl.errors import IntegrityError, RangeMismatch, StatusError
@@ -266,20 +276,27 @@ def test_mirror_that_fails_harms_nothing(origin, other_origin, fetch, fault) -> 
     check_whole(task, origin.blob(1, SIZE))
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_mirror_that_lied_to_an_earlier_run(script, make_engine, out, again) -> None:
+@pytest.mark.parametrize(("before", "again"), [(0, False), (1, False), (0, True)])
+def test_mirror_that_lied_to_an_earlier_run(
+    script, make_engine, out, before, again
+) -> None:
     """A digest that let a mirror in is compared by later runs, given again or not."""
     right, wrong = Blob(1, 4 * MIB), Blob(2, 4 * MIB)
     go_on = threading.Event()
 
     def answer(asked: Asked) -> Iterator[bytes]:
         data = part(asked, right.read(), 'ETag: "v1"', most=right.size)
-        if asked.number == 1:
+        if asked.number <= before + 1:
             yield data[: MIB + 1000]
             go_on.wait(10)
         yield data
 
     url = script(answer).url
+    for _ in range(before):
+        engine = make_engine(connections=1)
+        engine.download(url, out, NAME)
+        until(lambda: names(out) == [PART, MANIFEST] and recorded_bytes(out, right))
+        engine.shutdown(wait=False)
     mirror = script(lambda asked: part(asked, wrong.read(), most=wrong.size)).url
     options = {"checksum": f"sha256:{right.digest()}", "mirrors": [mirror]}
     engine = make_engine(connections=2)

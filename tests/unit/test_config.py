@@ -196,6 +196,11 @@ def test_a_ca_file_is_kept_as_an_absolute_path(
         "ftp://user:s3cret@h",
         "http://user:s3cret",
         "user:s3cret",
+        "http://user:s3cret:s3cret",
+        "http://user:s3cret]x",
+        "user:s3cret]x",
+        "http://user:s3cret:1234",
+        "socks5:user:s3cret:9",
         "http://user:s3cret@h\r\nX: y",
         "http://a\n:s3cret@h",
         b"http://user:s3cret@h",
@@ -207,6 +212,12 @@ def test_a_proxys_password_is_shown_nowhere(proxy: Any, tmp_path: Path) -> None:
     assert "s3cret" not in _repr_or_error(lambda: load(tmp_path, proxy=proxy))
     environ = {"SEGDL_PROXY": str(proxy)}
     assert "s3cret" not in _repr_or_error(lambda: load(tmp_path, None, environ))
+
+
+def test_a_url_in_the_place_of_a_file_keeps_its_password() -> None:
+    """What stands in a wrong place is no less a secret."""
+    url = "https://user:s3cret@h/ca.pem?sig=s3cret"
+    assert "s3cret" not in _repr_or_error(lambda: EngineConfig(ca_file=url))
 
 
 def _repr_or_error(make: Callable[[], EngineConfig]) -> str:

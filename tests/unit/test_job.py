@@ -1771,6 +1771,17 @@ def test_an_end_while_pieces_are_doubted(make_play: MakePlay, end: str) -> None:
     make_play().start().run().completed()
 
 
+def test_a_cancel_after_the_part_was_set_aside(make_play: MakePlay) -> None:
+    """Whoever cancels finds nothing left, also where the digest had just been wrong."""
+    play = make_play(checksum=WRONG).start().run(lambda p: p.job.is_ending)
+    assert [path.suffix for path in play.directory.iterdir()] == [".corrupt"]
+    play.job.discard()
+    play.run()
+    assert play.job.outcome is not None
+    assert play.job.outcome.kind == "discarded"
+    assert not list(play.directory.iterdir())
+
+
 def test_an_old_failure_of_the_verifier(make_play: MakePlay) -> None:
     """What it could not read of the old version is nothing to the new one."""
     play = make_play(checksum=SHA256).start().run(recorded(2 * MIB))

@@ -93,8 +93,8 @@ class Owner:
     def source_failed(self, error: SegdlError, action: Action) -> None:
         self.told.append(("source_failed", str(error), action))
 
-    def stream_broke(self, error: SegdlError) -> None:
-        self.told.append(("stream_broke", str(error)))
+    def stream_broke(self) -> None:
+        self.told.append(("stream_broke", ""))
 
     def probe_again(self) -> None:
         self.told.append(("probe_again",))
@@ -988,7 +988,7 @@ def test_a_stream_that_breaks() -> None:
     stage.fail(lane, BROKEN)
     assert "stream_broke" not in stage.owner.names()
     stage.crew.pass_time(FIRST_DELAY)
-    assert stage.owner.told[-1] == ("stream_broke", str(BROKEN))
+    assert stage.owner.names()[-1] == "stream_broke"
     (lane,) = stage.begin(100 * MIB)
     stage.write(lane, MIB)
     stage.fail(lane, BROKEN)

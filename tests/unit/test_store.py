@@ -52,7 +52,12 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
         store.close()
 
 
-def header(name: SafeName = NAME, size: int | None = SIZE, url: str = URL) -> Header:
+def header(
+    name: SafeName = NAME,
+    size: int | None = SIZE,
+    url: str = URL,
+    digest: str | None = None,
+) -> Header:
     """Give the header of a file of four pieces."""
     return new_header(
         name=name,
@@ -61,7 +66,7 @@ def header(name: SafeName = NAME, size: int | None = SIZE, url: str = URL) -> He
         validator=Validator(etag=EntityTag("v1", weak=False)),
         url=url,
         url_sha256=url_digest(url),
-        digest=None,
+        digest=digest,
     )
 
 
@@ -966,14 +971,20 @@ def test_new_link_is_remembered(open_store: OpenStore) -> None:
     first.close()
     store = open_store()
     assert store.look(NAME) is not None
-    store.adopt(header(url="https://example.org/b.bin?token=n3w"))
+    digest = f"md5:{'0' * 32}"
+    store.adopt(header(url="https://example.org/b.bin?token=n3w", digest=digest))
     write(store, 3)
     store.close()
     again = open_store()
     found = again.look(NAME)
     assert found is not None
     assert found.header.url == "https://example.org/b.bin"
+    assert found.header.digest == digest
     assert found.accepted == [piece(0), piece(1), piece(3)]
+    again.adopt(header())
+    again.close()
+    # One that is not given again still counts.
+    assert open_store().look(NAME).header.digest == digest
 
 
 def test_name_left_by(tmp_path: Path, open_store: OpenStore) -> None:
