@@ -189,10 +189,10 @@ class Verdicts:
 
     def _source_lied(self, expected: Digest, actual: str) -> None:
         """
-        Fetch again what mirrors brought; then fail.
+        Fetch again what mirrors brought, then more, as long as that is wrong too.
 
-        Before that all, where an earlier run may have used a mirror, then all from each
-        mirror.
+        That is all, where a mirror may have served an earlier run; then all from each
+        mirror in turn. After the last one the download fails.
         """
         job = self._job
         error = IntegrityError(f"{expected.algorithm} is {actual}, not {expected.hex}")
