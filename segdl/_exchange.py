@@ -2,14 +2,21 @@
 
     request_fields ──> libcurl ──> on_header ─> HeadParser ─> check_answer
                                ──> on_body ──> Sink ──> part file
+                      its socket ──> receive ──^   (a fast lane without TLS)
 
 libcurl calls `on_header` with each line and `on_body` with at most 16 KiB at a time.
 Nothing raised there would come through libcurl, so a failure is kept, and the refusal
 (-1, or fewer bytes than were given) ends the transfer.
+
+Once the head of a plain answer with a Content-Length has passed every check, libcurl
+would do no more than copy and count. A lane with much left may then read its socket
+itself, into the sink's buffer: 4 GiB over 2 connections took 2.0 s of CPU so, and 3.5 s
+in 16 KiB calls. The connection can't be used for another request afterwards.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any, Protocol
 
@@ -36,6 +43,10 @@ _MAX_IGNORED_BYTES = 64 * 1024
 _MAX_IGNORED_SECONDS = 1.0
 # A lane that has not written for so many reports writes what it has.
 _SLOW_TICKS = 5
+# Less is not worth a connection that has to be closed afterwards.
+_BYPASS_FROM_BYTES = 16 << 20
+# What a rate limit lets through at a time.
+_LIMITED_BYTES = 64 * 1024
 
 
 class Owner(Protocol):
@@ -76,6 +87,7 @@ class Exchange:
         received: Body bytes taken.
         refused: An address that the request led to and that may not be connected to.
         allowed: Whether it led to one that may be.
+        socket: What it reads from without libcurl, None while libcurl does it.
     """
 
     def __init__(self, owner: Owner, fetch: Fetch) -> None:
@@ -97,6 +109,7 @@ class Exchange:
         self.received = 0
         self.refused: str | None = None
         self.allowed = False
+        self.socket: int | None = None
         self.ignored = 0
         self._ignoring_since = 0.0
         self.reported = (-1, -1)
@@ -153,9 +166,10 @@ class Exchange:
             enough_bytes: So many new ones end the quiet.
 
         Returns:
-            Seconds; 0.0 before the body, and while we are who holds it up.
+            Seconds; 0.0 before the body, where libcurl sees to it, and while we are
+            who holds it up.
         """
-        if not self.received or self.waiting:
+        if self.waiting or not (self.received or self.socket is not None):
             return 0.0
         if self.received - self._heard >= enough_bytes:
             self._heard, self._quiet_seconds = self.received, 0.0
@@ -197,6 +211,58 @@ class Exchange:
         if sink.full and not self._ends_by_itself(sink):
             self.owner.is_full(self)
         return None
+
+    @property
+    def can_bypass(self) -> bool:
+        """Whether it is worth reading the rest of the body without libcurl."""
+        answer, sink = self.answer, self.sink
+        if answer is None or answer.end is None or sink is None:
+            return False
+        return (
+            self.socket is None
+            and hasattr(os, "readv")
+            and self.url[:5].lower() == "http:"
+            and self.heads[-1].get("content-length") is not None
+            and min(answer.end, sink.end) - sink.position >= _BYPASS_FROM_BYTES
+        )
+
+    def receive(self) -> bool:
+        """
+        Read from the socket what it has, at most what the buffer has room for.
+
+        Returns:
+            Whether there is more to come.
+
+        Raises:
+            IncompleteTransfer: The connection broke, or ended early.
+            StorageError: The file could not be written.
+        """
+        answer, sink, socket = self.answer, self.sink, self.socket
+        assert answer is not None
+        assert answer.end is not None
+        assert sink is not None
+        assert socket is not None
+        room = sink.room()[: answer.end - sink.position]
+        limited = self.owner.limited
+        if limited:
+            if not self.owner.allow(0):
+                self.waiting = True
+                return True
+            room = room[:_LIMITED_BYTES]
+        try:
+            count = os.readv(socket, [room])
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            broken = f"{redact(self.url)}: the connection broke: {error.strerror}"
+            raise IncompleteTransfer(broken) from error
+        if not count:
+            raise self._cut_short(answer.end)
+        if limited:
+            self.owner.allow(count)
+        sink.took(count)
+        self.received += count
+        return not sink.full and sink.position < answer.end
 
     def _ignores(self, count: int) -> bool:
         """Read past a short body, so that the connection can be used again."""
@@ -297,6 +363,9 @@ class Exchange:
         end = self.answer.end
         if end is None or self.position >= min(end, self.sink.end):
             return None
+        return self._cut_short(end)
+
+    def _cut_short(self, end: int) -> SegdlError:
         return IncompleteTransfer(
             f"{redact(self.url)}: the origin promised bytes up to {end - 1} and ended "
             f"before {self.position}"

@@ -536,6 +536,12 @@ class Lanes:
                 self.sources.put_aside(lane.source, lied=False)
                 self._stop_lane(number)
 
+    def move(self, number: int) -> None:
+        """Have another lane go on for this one, on the worker that has fewest."""
+        lane = self._lanes[number]
+        if not (self.whole or lane.held or lane.stopping) and self.plan is not None:
+            self._stop_lane(number)
+
     def _hangs(self, stops: int) -> None:
         """Give lanes up that this very stop did not stop."""
         if stops == self._stops:

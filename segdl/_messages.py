@@ -231,9 +231,17 @@ class Pieces(Message):
 
 @dataclass(frozen=True, slots=True)
 class Progress(Message):
-    """How far lanes are: [lane, position, bytes received by the lane] each."""
+    """
+    How far lanes are.
+
+    Attributes:
+        lanes: [lane, position, bytes received by the lane] each.
+        busy: The share of the time since the last one in which the worker's loop used
+            a processor, 0.0 - 1.0.
+    """
 
     lanes: list[tuple[int, int, int]]
+    busy: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

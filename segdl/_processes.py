@@ -60,6 +60,7 @@ class Worker:
     def __init__(self, role: str, *, in_process: bool) -> None:
         self.role = role
         self.lanes = 0  # how many the scheduler has put here
+        self.busy = 0.0  # as it said last; see `_messages.Progress`
         self.silent_seconds = 0.0  # since it was heard of; the scheduler adds them up
         self.ailing: str | None = None  # what was wrong with it when it was ended
         self._unsent = bytearray()
@@ -139,7 +140,8 @@ class Worker:
             EOFError: There will be no more.
         """
         for message in self._events.read():
-            self.silent_seconds = 0.0
+            self.busy = 0.0  # as it said last; see `_messages.Progress`
+        self.silent_seconds = 0.0
             yield message
 
     def exitcode(self) -> int | None:

@@ -50,6 +50,7 @@ from segdl._messages import (
 )
 from segdl._origins import OriginLimits
 from segdl._processes import Worker, can_spawn, not_started, proxy_environment
+from segdl._saturation import Saturation, idle_seconds
 from segdl._threads import start_without_signals
 from segdl._urls import Origin, origin
 from segdl._worker import TRANSFER, VERIFY
@@ -103,6 +104,8 @@ class Scheduler:
         self._user_agent = user_agent
         self._in_process = config.processes == 0 or not can_spawn()
         self._workers: list[Worker] = []
+        self._wanted = _first_processes(config.processes)
+        self._saturation = Saturation(idle_seconds)
         self._verifier: Worker | None = None
         self._lanes: dict[int, tuple[Job, Worker]] = {}
         self._jobs: dict[int, Job] = {}
@@ -293,6 +296,7 @@ class Scheduler:
     def _tick(self, now: float) -> None:
         for job in list(self._jobs.values()):
             self._for_job(job, job.lanes.fill)
+        self._guarded(self._grow, now)
         self._guarded(self._owner.tick, now)
         for worker in self._health.look(self._all_workers(), now):
             worker.kill()
@@ -346,6 +350,7 @@ class Scheduler:
                     job = self._jobs[number]
                     self._for_job(job, job.lanes.on_pieces, pieces)
         elif isinstance(message, Progress):
+            worker.busy = message.busy
             for lane, position, received in message.lanes:
                 if lane in self._lanes:
                     self._lanes[lane][0].lanes.on_progress(lane, position, received)
@@ -409,7 +414,7 @@ class Scheduler:
         """The worker with the fewest lanes; a new one where that is worth it."""
         wanted = 1
         if not self._in_process and size is not None and size >= SECOND_WORKER_BYTES:
-            wanted = _processes(self._config.processes)
+            wanted = self._wanted
         able = self._able()
         if len(able) < wanted:
             now = time.monotonic()
@@ -420,6 +425,21 @@ class Scheduler:
             elif not able:
                 raise self._too_many_deaths()
         return min(able, key=lambda worker: worker.lanes)
+
+    def _grow(self, now: float) -> None:
+        """Have one more worker where the number is left open and all are saturated."""
+        if self._in_process or isinstance(self._config.processes, int):
+            return
+        able = [worker for worker in self._able() if worker.lanes]
+        busy = [worker.busy for worker in able]
+        if len(able) < self._wanted or self._wanted >= (os.cpu_count() or 1):
+            return
+        if not self._saturation.look(busy, now):
+            return
+        self._wanted += 1
+        # Half the lanes of each move: the next ones go where there are fewest.
+        for number in list(self._lanes)[::2]:
+            self._lanes[number][0].lanes.move(number)
 
     def _able(self) -> list[Worker]:
         """The workers for transfers, without those that were killed."""
@@ -547,8 +567,8 @@ class Scheduler:
             job.abandon()
 
 
-def _processes(wanted: int | str) -> int:
-    return min(2, os.cpu_count() or 1) if isinstance(wanted, str) else max(1, wanted)
+def _first_processes(wanted: int | str) -> int:
+    return 1 if isinstance(wanted, str) else max(1, wanted)
 
 
 def _unexpected(cause: Exception) -> WorkerError:

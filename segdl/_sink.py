@@ -108,6 +108,16 @@ class Sink:
         """One past the last byte taken."""
         return self._start + self._fill
 
+    def room(self) -> memoryview:
+        """Give the place for the next bytes, which whoever fills it `took`."""
+        return self.buffer[self._fill : self._limit]
+
+    def took(self, count: int) -> None:
+        """Count bytes that were put into the first part of `room`."""
+        self._fill += count
+        if self._fill == self._limit:
+            self._flush(self._fill)
+
     def write(self, data: memoryview) -> int:
         """
         Take bytes, up to the end of the segment.

@@ -27,8 +27,8 @@ import pycurl
 from segdl import _retry
 from segdl._answers import status_error
 from segdl._bucket import Bucket
+from segdl._bypass import Bypass
 from segdl._exchange import Exchange
-from segdl._fs import PartWriter
 from segdl._headers import Head, HeadParser
 from segdl._messages import (
     Accept,
@@ -43,8 +43,8 @@ from segdl._messages import (
     Shrunk,
     failure_to_json,
 )
+from segdl._parts import Parts
 from segdl._redaction import hide_echo, redact_text
-from segdl._sink import Sink
 from segdl._tls import TLS13_CIPHERS, authorities, has_aes
 from segdl._urls import headers_for, origin, redact
 from segdl._writebehind import WriteBehind
@@ -71,6 +71,10 @@ _THROTTLE_SECONDS = 0.01
 # curl.h: pycurl has no name for it, and takes any option by its number.
 _SUPPRESS_CONNECT_HEADERS = 265
 
+# What the selector has beside a descriptor of the worker's own. Beside a socket it has
+# the lane that reads it itself, or None for libcurl.
+_FOREIGN = "foreign"
+
 # libcurl uses no connection again that was idle for longer (CURLOPT_MAXAGE_CONN).
 _MAX_IDLE_SECONDS = 118
 
@@ -93,15 +97,16 @@ class Transfers:
         self._options = Configure(30.0, 8192, None, None, "segdl")
         self._lanes: dict[int, Exchange] = {}
         self._by_curl: dict[pycurl.Curl, Exchange] = {}
-        self._writers: dict[PartRef, tuple[PartWriter, int]] = {}
         self._pieces: list[tuple[int, int, int, str]] = []
         self._pieces_sent = 0.0
         self._progress_sent = 0.0
+        self._used_seconds = 0.0
         self._timer: float | None = None
         self._silent_since = -math.inf
         self._bucket: Bucket | None = None
         self._full: list[Exchange] = []
         self._selector = selectors.DefaultSelector()
+        self._bypass = Bypass(self._selector)
         # Another TLS library than OpenSSL would refuse the option.
         self._prefer_aes128 = has_aes() and "OpenSSL" in pycurl.version
         self._multi = pycurl.CurlMulti()
@@ -109,6 +114,7 @@ class Transfers:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         self._multi.setopt(pycurl.M_MAXCONNECTS, 256)
         self._behind = WriteBehind(beat)  # the last one: it starts a thread
+        self._parts = Parts(self._behind)
 
     # --- commands ---------------------------------------------------------------------
 
@@ -192,7 +198,7 @@ class Transfers:
 
     def watch(self, fd: int) -> None:
         """Let `turn` tell when a foreign descriptor is readable."""
-        self._selector.register(fd, selectors.EVENT_READ, "foreign")
+        self._selector.register(fd, selectors.EVENT_READ, _FOREIGN)
 
     # --- the loop ---------------------------------------------------------------------
 
@@ -209,7 +215,10 @@ class Transfers:
         foreign = []
         for key, mask in self._selector.select(self._wait_seconds(longest_seconds)):
             if key.data is not None:
-                foreign.append(key.fd)
+                if key.data is _FOREIGN:
+                    foreign.append(key.fd)
+                else:
+                    self._receive(key.data)
                 continue
             bits = 0
             if mask & selectors.EVENT_READ:
@@ -229,6 +238,7 @@ class Transfers:
         self._behind.settle()
         if congested or (self._bucket is not None and self._bucket.ready(now)):
             self._resume_paused()
+        self._bypass.begin()
         if self._pieces and now - self._pieces_sent >= _PIECES_SECONDS:
             self._send_pieces(now)
         if now - self._progress_sent >= _PROGRESS_SECONDS:
@@ -301,7 +311,8 @@ class Transfers:
     ) -> None:
         """Watch a socket as libcurl asks."""
         if what == pycurl.POLL_REMOVE:
-            self._selector.unregister(fd)
+            if fd in self._selector.get_map():
+                self._selector.unregister(fd)
             return
         events = 0
         if what in (pycurl.POLL_IN, pycurl.POLL_INOUT):
@@ -392,11 +403,28 @@ class Transfers:
         if not lane.waiting or lane.curl is None:
             return
         lane.waiting = False
+        if lane.socket is not None:
+            self._bypass.go_on(lane)
+            return
         try:
             lane.curl.pause(pycurl.PAUSE_CONT)
         except pycurl.error as error:
             self._finished(lane, *error.args)
         self._end_full()
+
+    def _receive(self, lane: Exchange) -> None:
+        """Let a lane read its socket."""
+        if lane.socket is None:
+            return  # it ended a moment ago
+        try:
+            more = lane.receive()
+        except SegdlError as error:
+            lane.failure = error
+            more = False
+        if not more:
+            self._end(lane)
+        elif lane.waiting:
+            self._bypass.hold(lane)
 
     # --- the ends of a lane -----------------------------------------------------------
 
@@ -404,6 +432,7 @@ class Transfers:
         """Tell the parent about an answer that passed every check."""
         answer = lane.answer
         assert answer is not None
+        self._bypass.answered(lane)
         self._emit(
             Answered(
                 lane.fetch.lane,
@@ -488,6 +517,7 @@ class Transfers:
 
     def _release_curl(self, lane: Exchange) -> None:
         curl, lane.curl = lane.curl, None
+        self._bypass.end(lane)
         if curl is not None:
             lane.waiting = False
             if self._by_curl.pop(curl, None) is not None:
@@ -497,48 +527,28 @@ class Transfers:
     # --- files ------------------------------------------------------------------------
 
     def _open_sink(self, lane: Exchange, part: PartRef, end: int | None) -> None:
-        """Give a lane its place in the part file; lanes share one open file."""
-        writer, users = self._writers.get(part, (None, 0))
-        if writer is None:
-            writer = PartWriter(part.path, (part.device, part.inode), part.direct)
+        """Give a lane its place in the part file."""
         number = lane.fetch.lane
-        try:
-            lane.sink = Sink(
-                writer,
-                lane.fetch.begin,
-                end,
-                piece=part.piece,
-                behind=self._behind,
-                on_piece=lambda *piece: self._pieces.append((number, *piece)),
-            )
-        except SegdlError:
-            if not users:
-                writer.close()
-            raise
-        self._writers[part] = (writer, users + 1)
+        lane.sink = self._parts.open(
+            part,
+            lane.fetch.begin,
+            end,
+            lambda *piece: self._pieces.append((number, *piece)),
+        )
         lane.part = part
 
     def _close_sink(self, lane: Exchange) -> int:
         """Have a lane's bytes written and recorded; give the position after them."""
-        if lane.sink is None:
+        if lane.sink is None or lane.part is None:
             return lane.fetch.begin
         try:
             try:
                 return lane.sink.finish()
             finally:
-                self._release_sink(lane.sink, lane.part)
+                self._parts.close(lane.sink, lane.part)
         except SegdlError as error:
             lane.failure = error
             return lane.sink.written
-
-    def _release_sink(self, sink: Sink, part: PartRef | None) -> None:
-        assert part is not None
-        self._behind.give_buffer(sink.buffer)
-        writer, users = self._writers.pop(part)
-        if users > 1:
-            self._writers[part] = (writer, users - 1)
-        else:
-            writer.close()
 
     # --- reports ----------------------------------------------------------------------
 
@@ -568,8 +578,9 @@ class Transfers:
 
     def _send_progress(self, now: float) -> None:
         self._end_stalled(now)
-        self._progress_sent = now
+        seconds, self._progress_sent = now - self._progress_sent, now
         rows = []
+        received = 0
         for lane in list(self._lanes.values()):
             try:
                 state = (lane.written(), lane.received)
@@ -578,7 +589,11 @@ class Transfers:
                 self._end(lane)
                 continue
             if state != lane.reported:
+                received += lane.received - max(0, lane.reported[1])
                 lane.reported = state
                 rows.append((lane.fetch.lane, *state))
         if rows:
-            self._emit(Progress(rows))
+            used, self._used_seconds = self._used_seconds, time.thread_time()
+            busy = (self._used_seconds - used) / max(seconds, 1e-3)
+            self._emit(Progress(rows, round(min(busy, 1.0), 2)))
+        self._bypass.judge(self._lanes.values(), received / max(seconds, 1e-3))
