@@ -44,7 +44,7 @@ from segdl.config import EngineConfig
 from segdl.errors import SegdlError
 from simulation.clock import BEGIN_SECONDS, Clock
 from simulation.ideal import ideal_seconds
-from simulation.network import Network, Server
+from simulation.network import Network, Server, go_on
 from simulation.worker import VALIDATOR, Worker
 
 URL = "https://example.org/a.bin"
@@ -173,16 +173,8 @@ class Desk:
         self.clock.later(_TICK_SECONDS, self._tick)
         while self.ended_at is None and self.failure is None:
             self._deliver()
-            self.network.settle()
-            moment = min(self.clock.due, self.network.due)
-            if moment > last:
+            if not go_on(self.clock, self.network, last):
                 self.failure = f"not over after {last - BEGIN_SECONDS:.0f} s"
-                break
-            self.clock.now = max(self.clock.now, moment)
-            if self.network.due <= moment:
-                self.network.step()
-            else:
-                self.clock.call_next()
         self._check_end()
         return Result(
             case=self.case,

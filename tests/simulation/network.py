@@ -359,6 +359,31 @@ class Network:
         self._changed = True
 
 
+def go_on(clock: Clock, network: Network, last: float = inf) -> bool:
+    """
+    Let time pass until something happens, and have it happen.
+
+    Args:
+        clock: The time.
+        network: What happens there, and on the clock.
+        last: No later than this.
+
+    Returns:
+        False when nothing happens until then; time stands there, if it is finite.
+    """
+    network.settle()
+    moment = min(clock.due, network.due)
+    if moment > last or moment == inf:
+        clock.now = clock.now if last == inf else last
+        return False
+    clock.now = max(clock.now, moment)
+    if network.due <= moment:
+        network.step()
+    else:
+        clock.call_next()
+    return True
+
+
 def max_min(limits: Sequence[float], total: float) -> list[float]:
     """
     Share a total rate max-min fairly.
