@@ -70,13 +70,20 @@ def draw(family: str, seed: int, number: int) -> Case:
         server=server,
         connections=connections,
     )
-    seconds = ideal_seconds(server, case.ceiling)
-    wanted = min(max(seconds, _SHORTEST_SECONDS), _LONGEST_SECONDS)
-    if seconds == wanted or family == "small":
-        return case
-    size = round(server.size * wanted / seconds)
-    size = min(max(size, _SMALLEST), _LARGEST)
-    return replace(case, server=replace(server, size=size))
+    return case if family == "small" else _sized(case)
+
+
+def _sized(case: Case) -> Case:
+    """Bring the ideal time between its bounds, as far as sizes allow."""
+    for _ in range(8):  # round trips stay: it takes some steps
+        seconds = ideal_seconds(case.server, case.ceiling)
+        wanted = min(max(seconds, _SHORTEST_SECONDS), _LONGEST_SECONDS)
+        if seconds == wanted:
+            break
+        size = round(case.server.size * wanted / seconds)
+        size = min(max(size, _SMALLEST), _LARGEST)
+        case = replace(case, server=replace(case.server, size=size))
+    return case
 
 
 def _log(rng: random.Random, low: float, high: float) -> float:
