@@ -81,7 +81,7 @@ class Parent:
     def ended(self) -> list[tuple[float, int, str | None]]:
         """Give when each lane ended, which, and the class of its failure."""
         return [
-            (at, m.lane, m.failure and m.failure["kind"])
+            (at, m.lane, None if m.failure is None else m.failure["kind"])
             for at, m in self.told
             if isinstance(m, Ended)
         ]
