@@ -56,6 +56,9 @@ _PREPARE_SECONDS = 0.005
 _PATIENCE_SECONDS = 300.0
 _PATIENCE_FACTOR = 20.0
 
+# So many in one moment go round in a circle.
+_MOST_MESSAGES = 10_000
+
 _MOST_RECEIVED = 1.1
 _RAISE_SECONDS = 30.0
 _FEW_REFUSALS = 2
@@ -153,6 +156,8 @@ class Desk:
         self._not_before = 0.0
         self._back_at = 0.0
         self._idle_ticks = 0
+        self._moment = 0.0
+        self._messages = 0  # in this moment
         request = Request(
             urls=(URL,),
             headers={},
@@ -279,9 +284,14 @@ class Desk:
         self._mail.append((self._handle, message))
 
     def _deliver(self) -> None:
-        while self._mail:
+        if self.clock.now != self._moment:
+            self._moment, self._messages = self.clock.now, 0
+        while self._mail and self.failure is None:
             take, message = self._mail.popleft()
             take(message)
+            self._messages += 1
+            if self._messages > _MOST_MESSAGES:
+                self.failure = "messages without an end, in a moment"
 
     def _handle(self, message: Message) -> None:
         """Hand a worker's message on, as the scheduler does."""

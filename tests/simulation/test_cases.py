@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
+from segdl._messages import Message, Stop
 from simulation.cases import FAMILIES, cases, draw
-from simulation.desk import Case, Result, simulate
+from simulation.desk import Case, Desk, Result, simulate
 from simulation.network import Server
 from simulation.summary import quantile, table
 
@@ -50,7 +51,7 @@ BOUNDS = {
     "stragglers": Bound(1.46, 4.56, 4.71),
     # One round trip for the length, then the handshakes of all others.
     "latency": Bound(1.28, 2.84, 3.49),
-    # A rest of 64 - 128 KiB is told to split for ever, and so never replaced.
+    # Of lanes that stall together one is replaced after 2 s, the next after 4, 8, 16.
     "stalls": Bound(1.12, 60.61, 60.61),
     "changes": Bound(1.02, 1.37, 1.40),
     "resets": Bound(1.10, 2.06, 4.47),
@@ -143,6 +144,18 @@ def test_what_does_not_hold_is_told() -> None:
     result = simulate(Case(family="stalls", seed=1, server=server, connections=1))
     assert len(result.broken) == 1
     assert result.broken[0].startswith("not over after")
+
+
+def test_messages_that_go_round_in_a_circle_are_found() -> None:
+    """A policy that never comes to rest breaks its case, and does not hang the test."""
+    desk = Desk(Case(family="caps", seed=1, server=Server(size=MIB, total_rate=1e6)))
+
+    def again(message: Message) -> None:
+        desk.send(1, Stop(1))
+        echo(message)
+
+    echo, desk.worker.take = desk.worker.take, again  # type: ignore[method-assign]  # as a policy that is wrong
+    assert desk.run().broken == ("messages without an end, in a moment",)
 
 
 def test_the_summary() -> None:
