@@ -140,8 +140,7 @@ class Worker:
             EOFError: There will be no more.
         """
         for message in self._events.read():
-            self.busy = 0.0  # as it said last; see `_messages.Progress`
-        self.silent_seconds = 0.0
+            self.silent_seconds = 0.0
             yield message
 
     def exitcode(self) -> int | None:
