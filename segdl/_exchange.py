@@ -85,6 +85,7 @@ class Exchange:
         waiting: Whether libcurl was told to pause.
         over: libcurl's result, when it came while the exchange was held.
         received: Body bytes taken.
+        kept: Those that wait in memory for `Accept`, where the fetch asks for that.
         refused: An address that the request led to and that may not be connected to.
         allowed: Whether it led to one that may be.
         socket: What it reads from without libcurl, None while libcurl does it.
@@ -107,6 +108,7 @@ class Exchange:
         self.waiting = False  # paused by us, at the first byte or by the rate limit
         self.over: int | None = None  # libcurl's result, while the lane is held
         self.received = 0
+        self.kept = bytearray()
         self.refused: str | None = None
         self.allowed = False
         self.socket: int | None = None
@@ -131,6 +133,8 @@ class Exchange:
     @property
     def full(self) -> bool:
         """Whether all that was wanted has come, though the origin may send on."""
+        if self.held and self.fetch.keep:
+            return self.fetch.begin + len(self.kept) >= self.fetch.end
         return self.sink is not None and self.sink.full
 
     @property
@@ -193,13 +197,15 @@ class Exchange:
         if self.answer is None:
             # A redirect's: it never waits for the parent, which does not hear of it.
             return None if self._ignores(len(data)) else -1
-        sink = self.sink
-        if self.held or sink is None:
+        sink, keep = self.sink, self.held and self.fetch.keep
+        if (self.held or sink is None) and not keep:
             self.waiting = True
             return PAUSE
         if self.owner.limited and not self.owner.allow(len(data)):
             self.waiting = True
             return PAUSE
+        if keep or sink is None:
+            return self._keep(data)
         try:
             taken = sink.write(data)
         except SegdlError as error:
@@ -211,6 +217,24 @@ class Exchange:
         if sink.full and not self._ends_by_itself(sink):
             self.owner.is_full(self)
         return None
+
+    def _keep(self, data: memoryview) -> int:
+        """Take body bytes into memory."""
+        room = self.fetch.end - self.fetch.begin - len(self.kept)
+        self.kept += data[:room]
+        self.received += min(room, len(data))
+        return min(room, len(data))
+
+    def write_kept(self) -> None:
+        """
+        Put what waited in memory into the sink, from where that begins.
+
+        Raises:
+            StorageError: It could not be written.
+        """
+        assert self.sink is not None
+        self.sink.write(memoryview(self.kept)[self.sink.position - self.fetch.begin :])
+        self.kept = bytearray()
 
     @property
     def can_bypass(self) -> bool:
@@ -358,7 +382,11 @@ class Exchange:
             return IncompleteTransfer(
                 f"{redact(self.url)}: the connection ended before the response head did"
             )
-        if self.full or self.sink is None:
+        if self.full:
+            return None
+        if self.held and self.fetch.keep:
+            return self._cut_short(self.fetch.end)
+        if self.sink is None:
             return None
         end = self.answer.end
         if end is None or self.position >= min(end, self.sink.end):

@@ -25,17 +25,17 @@ from segdl._messages import (
     Ended,
     Fetch,
     PartRef,
-    Split,
     Stop,
     failure_from_json,
 )
 from segdl._pace import Pace
-from segdl._plan import MIB, Plan
-from segdl._ramp import FIRST_SECONDS, FROM_BYTES, Ramp
+from segdl._plan import MIB, Plan, share_of_hashed
+from segdl._ramp import FIRST_SECONDS, FROM_BYTES, Ramp, most_lanes
 from segdl._ranges import ByteRange
 from segdl._redaction import hide_echo
 from segdl._request import Request
 from segdl._sources import Lane, Source, Sources
+from segdl._tail import Tail
 from segdl._urls import headers_for, origin, strip_secrets
 from segdl.errors import IncompleteTransfer, RepresentationChanged, SegdlError
 from segdl.progress import RateMeter
@@ -47,9 +47,6 @@ if TYPE_CHECKING:
 # The first request asks for this much before the length is known: enough to be
 # useful, little enough that other lanes soon share the rest.
 FIRST_BYTES = 16 * MIB
-# A lane is worth its round trip and slow start from about here on.
-MIN_LANE_BYTES = 2 * MIB
-AUTO_CONNECTIONS = 16
 # The end of "everything", where no Range is sent.
 _EVERYTHING = 2**62
 # Lanes that do not stop in this time are given up, and their workers with them: a slow
@@ -105,9 +102,12 @@ class Lanes:
         self._complete = False
         self._stopping = False
         self._stops = 0
-        self._most = _most_connections(request)
+        self._most = most_lanes(request.connections)
         self._ramp = Ramp(self._most)
         self._pace = Pace()
+        self._tail = Tail(
+            crew, self.sources, self._lanes, self._double, self._stop_lane
+        )
 
     @property
     def stream_bytes(self) -> int:
@@ -204,12 +204,13 @@ class Lanes:
         now = self._crew.now()
         self.meter.add(now, self.received_bytes)
         automatic = self.request.connections == "auto"
-        if automatic and plan is not None and plan.missing_bytes >= FROM_BYTES:
-            self._ramp.begin(now, self.received_bytes)
+        if automatic and plan is not None:
+            few = plan.missing_bytes >= FROM_BYTES
+            self._ramp.begin(now, self.received_bytes, few=few)
             self._crew.call_later(self._job, _FIRST_LOOK_SECONDS, self.go_on)
         probe = next((n for n, lane in self._lanes.items() if lane.held), None)
         if plan is not None:
-            plan.divide(self._first_lanes(plan))
+            plan.divide(1 if self.whole else self._most)
         if probe is not None:
             self._accept_probe(probe, part)
         elif plan is None and self._early_failure is not None:
@@ -261,7 +262,10 @@ class Lanes:
             if source is None:
                 break
             number = self._crew.lane_number()
-            segment = plan.take(number)
+            at_once = (
+                share_of_hashed(self._pace.usual) if self._owner.verified else None
+            )
+            segment = plan.take(number, None if self.whole else at_once)
             assert segment is not None
             proved = source is self.sources.base or source.proved
             self._open(
@@ -275,13 +279,14 @@ class Lanes:
             )
         free = most - len(self._lanes)
         if free > 0 and not plan.missing_bytes:
-            room = min(free, self.sources.room_in_all(self._lanes.values()))
-            self._split(plan, room)
-            if room and not any(lane.splitting for lane in self._lanes.values()):
-                slow = self._pace.too_slow(self._lanes, plan.segments, now)
-                if slow is not None:
-                    self._stop_lane(slow)
+            if not self.whole:
+                room = self.sources.room_in_all(self._lanes.values())
+                self._tail.help(plan, min(free, room), self._pace.usual)
             self._give_up_silent(now)
+        elif not self.whole:
+            slow = self._pace.too_slow(self._lanes, plan.segments, now)
+            if slow is not None:
+                self._stop_lane(slow)
         for number in self.sources.to_stop(self._lanes, now):
             self._stop_lane(number)
 
@@ -295,7 +300,8 @@ class Lanes:
         lane.answered = True
         self.sources.answered(lane, answer.url)
         validator = Validator.from_json(answer.validator)
-        if not lane.held:
+        self._tail.answered(lane)
+        if not lane.held or lane.doubles is not None:
             self._compare(lane, validator)
             self.fill()
         elif self.plan is None:
@@ -360,6 +366,7 @@ class Lanes:
         if lane is None or plan is None or number not in plan.segments:
             return
         lane.splitting = False
+        lane.indivisible = end >= plan.segments[number].end
         if end < plan.segments[number].end:
             plan.shrink(number, end)
             self.fill()
@@ -404,13 +411,6 @@ class Lanes:
 
     # --- lanes ------------------------------------------------------------------------
 
-    def _first_lanes(self, plan: Plan) -> int:
-        """How many lanes the first plan is for."""
-        if self.whole:
-            return 1
-        rest = plan.size - plan.done_bytes
-        return max(1, min(self._most, rest // MIN_LANE_BYTES))
-
     def _open_probe(self) -> None:
         """Send the first request, once the origin may be asked."""
         probe = self._probe
@@ -426,6 +426,7 @@ class Lanes:
         *,
         number: int | None = None,
         hold: bool = False,
+        keep: bool = False,
         complete: int | None,
         validator: Validator | None,
         if_range: str | None = None,
@@ -452,10 +453,11 @@ class Lanes:
             ranged=not self.whole,
             follow=follow,
             hold=hold,
+            keep=keep,
             complete=complete,
             had=None if self._had is None else self._had[0],
             validator=None if validator is None else validator.to_json(),
-            proof=not (hold or self.whole or self._owner.verified),
+            proof=not ((hold and not keep) or self.whole or self._owner.verified),
             if_range=if_range,
             part=part,
         )
@@ -469,7 +471,7 @@ class Lanes:
             most = self.request.max_bytes
             # One byte beyond it shows that there are more.
             end = None if most is None else most + 1
-            self._crew.send(probe, Accept(probe, part, end))
+            self._crew.send(probe, Accept(probe, part, lane.begin, end))
             return
         first = next(plan.missing(), None)
         if first is None or first.begin != lane.begin:
@@ -477,7 +479,7 @@ class Lanes:
             return
         segment = plan.take(probe, None if self.whole else FIRST_BYTES)
         assert segment is not None
-        self._crew.send(probe, Accept(probe, part, segment.end))
+        self._crew.send(probe, Accept(probe, part, segment.begin, segment.end))
 
     def _mirror_answered(self, number: int, lane: Lane, answer: Answered) -> None:
         """Let a mirror's first lane write, if the mirror has the same file."""
@@ -490,8 +492,9 @@ class Lanes:
         ):
             lane.source.proved, lane.source.validator = True, validator
             lane.held = False
-            end = self.plan.segments[number].end
-            self._crew.send(number, Accept(number, self._part, end))
+            given = self.plan.segments[number]
+            accept = Accept(number, self._part, given.begin, given.end)
+            self._crew.send(number, accept)
         else:
             lane.source.aside = True
             self._stop_lane(number)
@@ -500,34 +503,28 @@ class Lanes:
         self._lanes[number].stopping = True
         self._crew.send(number, Stop(number))
 
-    def _split(self, plan: Plan, free: int) -> None:
-        """Have other lanes share what they have with so many free ones."""
-        if self.whole or free <= 0:
-            return
-        now = self._crew.now()
-        for name, segment in plan.segments.items():
-            lane = self._lanes[name]
-            if lane.known(now):
-                # A lane that delivers nothing would take for ever: 0.0 means unknown.
-                segment.bytes_per_second = max(1.0, lane.meter.rate(now))
-        splitting = sum(1 for lane in self._lanes.values() if lane.splitting)
-        busy = [
-            number
-            for number, lane in self._lanes.items()
-            if lane.splitting or lane.stopping or lane.held
-        ]
-        for _ in range(free - splitting):
-            number = plan.splittable(busy)
-            if number is None:
-                return
-            busy.append(number)
-            self._lanes[number].splitting = True
-            self._crew.send(number, Split(number))
+    def _double(self, number: int, source: Source, wanted: ByteRange) -> None:
+        """Ask for bytes that another lane is fetching, for `Tail`."""
+        assert self.plan is not None
+        self._open(
+            source,
+            wanted,
+            number=number,
+            hold=True,
+            keep=True,
+            complete=self.plan.size,
+            validator=source.validator,
+        )
+
+    def on_kept(self, number: int) -> None:
+        """A lane has the whole rest of another one."""
+        if number in self._lanes:
+            self._tail.kept(number)
 
     def _give_up_silent(self, now: float) -> None:
         """Stop lanes of mirrors that say nothing while others have nothing to do."""
         for number, lane in self._lanes.items():
-            silent = lane.held and not lane.answered and not lane.stopping
+            silent = lane.held and not (lane.answered or lane.stopping)
             if (
                 silent
                 and lane.source is not self.sources.base
@@ -550,7 +547,8 @@ class Lanes:
     def _worth_having(self) -> int:
         """How many lanes help; those that proved not to are stopped."""
         before = self._ramp.lanes
-        self._ramp.look(self._crew.now(), self.received_bytes)
+        answered = sum(1 for lane in self._lanes.values() if lane.answered)
+        self._ramp.look(self._crew.now(), self.received_bytes, answered)
         if self._ramp.lanes < before:
             for number in list(self._lanes)[self._ramp.lanes :]:
                 self._stop_lane(number)
@@ -568,9 +566,13 @@ class Lanes:
     ) -> None:
         """Go on after a lane's end."""
         self._release(number)
+        if not self._stopping and self.plan is not None and self._part is not None:
+            self._tail.over(number, lane, position, self.plan, self._part, error)
         if self._stopping:
             if not self._lanes:
                 self._owner.lanes_gone()
+        elif lane.doubles is not None:
+            self.fill()
         elif error is not None and self._is_probe(lane):
             # Answered: the file is being prepared, others will ask for these bytes.
             self._early_failure = lane, error
@@ -599,8 +601,3 @@ class Lanes:
         """Whether a lane is the held probe, and was answered."""
         base = lane.source is self.sources.base and not lane.source.aside
         return base and lane.held and lane.answered
-
-
-def _most_connections(request: Request) -> int:
-    wanted = request.connections
-    return AUTO_CONNECTIONS if isinstance(wanted, str) else wanted

@@ -91,6 +91,7 @@ class Fetch(Message):
         ranged: False asks for the whole representation, without a Range field.
         follow: Whether to follow redirects; without it, one ends the lane.
         hold: Whether to wait for `Accept` before any byte is written.
+        keep: Whether to receive meanwhile, into memory; `Kept` tells when all is there.
         complete: Complete length every answer must state; None while unknown.
         had: Complete length that was known before, and may be another one by now.
         validator: What every answer must agree with, as JSON; None while unknown.
@@ -107,6 +108,7 @@ class Fetch(Message):
     ranged: bool
     follow: bool
     hold: bool
+    keep: bool
     complete: int | None
     had: int | None
     validator: dict[str, Any] | None
@@ -123,19 +125,28 @@ class Accept(Message):
     Attributes:
         lane: The lane.
         part: Where to write.
+        begin: First byte wanted: where the lane begins, or later with `keep`.
         end: One past the last byte wanted; None for all there is.
     """
 
     lane: int
     part: PartRef
+    begin: int
     end: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Split(Message):
-    """Keep the first half of what is left to a lane; `Shrunk` answers."""
+    """
+    Keep the first part of what is left to a lane; `Shrunk` answers.
+
+    Attributes:
+        lane: The lane.
+        kept: The share of that part, 0.0 - 1.0.
+    """
 
     lane: int
+    kept: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +264,13 @@ class Shrunk(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Kept(Message):
+    """A lane has all its bytes in memory, and waits for `Accept` or `Stop`."""
+
+    lane: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended(Message):
     """
     A lane is over; its pieces were sent before this.
@@ -306,7 +324,7 @@ _TYPES: dict[str, type[Message]] = {
     for cls in (
         *(Configure, Fetch, Accept, Split, Stop, Limit),
         *(Hash, Advance, Check, Drop, Quit),
-        *(Answered, Pieces, Progress, Shrunk, Ended),
+        *(Answered, Pieces, Progress, Shrunk, Kept, Ended),
         *(Hashed, Checked, Beat, Crashed),
     )
 }

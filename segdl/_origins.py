@@ -154,6 +154,15 @@ class OriginLimits:
         """
         self.not_before = max(self.not_before, moment)
 
+    def raise_after(self, moment: float) -> None:
+        """
+        Try no more connections than those that live for a while: they may go on.
+
+        Args:
+            moment: Monotonic time in seconds at which it ends.
+        """
+        self._raise_at = max(self._raise_at, moment)
+
     def _share(self, cap: int) -> int:
         """How many connections each job may have while others wait."""
         return max(1, cap // max(1, len(self._open.keys() | self._waiting)))

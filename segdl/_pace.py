@@ -1,12 +1,13 @@
-"""Which lane is so slow that another connection should bring its rest; pure.
+"""Which lane is so slow that another connection should take its place; pure.
 
     lanes that ended ──> the usual speed
-    a lane whose rest is too little to be shared, and takes long, at an eighth of that
+    lanes there are ──> their median ──> one at a quarter of that, after a while
       └──> stopped: its rest is missing again, and the next lane takes it
 
 A connection can be far slower than its neighbours without being stalled: it met a sick
-server behind a balancer, or lost most of its packets. Splitting takes work off it, down
-to 128 KiB; at 1000 bytes/s those are two more minutes with the task at 99 %.
+server behind a balancer, or lost most of its packets. As long as there is work for
+others, it holds a place that a better one could have. What happens at the end of a
+download, when there is none, is `_tail`'s.
 """
 
 from __future__ import annotations
@@ -16,22 +17,33 @@ from collections.abc import Mapping
 from segdl._plan import Segment
 from segdl._sources import Lane
 
-_SLOWER = 8.0
-_LONG_SECONDS = 3.0
-# The first lane is replaced after this long, each further one after twice as long: the
-# next connection may be as slow.
-_PATIENCE_SECONDS = 2.0
-_MOST_PATIENCE_SECONDS = 128.0
+_SLOWER = 4.0
+# It is not worth a new connection for less.
+_LONG_SECONDS = 2.0
+_AGE_SECONDS = 1.5
+# After the first one, the next is replaced no sooner than so; after each, twice as long
+# is waited: the next connection may be as slow.
+_PAUSE_SECONDS = 0.25
+_MOST_PAUSE_SECONDS = 64.0
+# A median of fewer says little.
+_FEWEST = 3
 # What brought less says little about a connection's speed.
 _TELLING_BYTES = 64 * 1024
 
 
 class Pace:
-    """The speed of one download's lanes."""
+    """
+    The speed of one download's lanes.
+
+    Attributes:
+        usual: What a lane brings from its opening to its end, in bytes a second; 0.0
+            until one has ended.
+    """
 
     def __init__(self) -> None:
-        self._usual = 0.0  # bytes a second of a lane, from its opening to its end
-        self._patience = _PATIENCE_SECONDS
+        self.usual = 0.0
+        self._pause = _PAUSE_SECONDS
+        self._not_before = 0.0
 
     def ended(self, lane: Lane, now: float) -> None:
         """
@@ -43,7 +55,7 @@ class Pace:
         """
         if lane.received >= _TELLING_BYTES and not lane.stopping:
             rate = lane.received / max(0.001, now - lane.began)
-            self._usual = (self._usual + rate) / 2 if self._usual else rate
+            self.usual = (self.usual + rate) / 2 if self.usual else rate
 
     def too_slow(
         self, lanes: Mapping[int, Lane], segments: Mapping[int, Segment], now: float
@@ -59,15 +71,26 @@ class Pace:
         Returns:
             Its number, None when none is that slow.
         """
-        for number, lane in lanes.items():
-            if number not in segments or lane.held or lane.stopping or lane.splitting:
-                continue
-            rate = lane.meter.rate(now)
-            if (
-                now - lane.began >= self._patience
-                and rate * _SLOWER < self._usual
-                and segments[number].remaining_bytes > rate * _LONG_SECONDS
-            ):
-                self._patience = min(2 * self._patience, _MOST_PATIENCE_SECONDS)
-                return number
-        return None
+        if now < self._not_before:
+            return None
+        rates = {
+            number: lane.meter.rate(now)
+            for number, lane in lanes.items()
+            if number in segments and not lane.held and lane.known(now)
+        }
+        if len(rates) < _FEWEST:
+            return None
+        median = sorted(rates.values())[len(rates) // 2]
+        slowest = min(rates, key=rates.__getitem__)
+        lane, rate = lanes[slowest], rates[slowest]
+        if (
+            rate * _SLOWER >= median
+            or lane.stopping
+            or lane.splitting
+            or now - lane.began < _AGE_SECONDS
+            or segments[slowest].remaining_bytes <= rate * _LONG_SECONDS
+        ):
+            return None
+        self._not_before = now + self._pause
+        self._pause = min(2 * self._pause, _MOST_PAUSE_SECONDS)
+        return slowest

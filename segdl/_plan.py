@@ -31,12 +31,21 @@ MAX_PIECE_BYTES = 16 * MIB
 # and a 4 GiB file at 2 GB/s makes 500 records a second.
 PIECES_WANTED = 1024
 
+# What a lane gets at once of a file that is hashed as it grows.
+HASHED_SECONDS = 0.25
+MIN_HASHED_BYTES = 16 * MIB
+MAX_HASHED_BYTES = 256 * MIB
+
 # A lane is not split when each half would be shorter than this, or when it will be done
 # in less than a new connection needs to come up.
 MIN_SPLIT_BYTES = 64 * 1024
 MIN_SPLIT_SECONDS = 0.25
 # One whose speed is not known yet is split only when there is plenty.
-MIN_BLIND_SPLIT_BYTES = 2 * MIB
+MIN_BLIND_SPLIT_BYTES = MIB
+# Of what is left to a lane, it keeps no less and no more than this share: what is
+# known of speeds is the last second.
+_LEAST_KEPT = 0.02
+_MOST_KEPT = 0.8
 
 
 def piece_size(size: int) -> int:
@@ -53,6 +62,20 @@ def piece_size(size: int) -> int:
     while piece < MAX_PIECE_BYTES and piece * PIECES_WANTED < size:
         piece *= 2
     return piece
+
+
+def share_of_hashed(bytes_per_second: float) -> int:
+    """
+    Give how much a lane gets at once of a file that is hashed as it grows.
+
+    Lanes keep together then: what does not lie behind all of them has to be hashed
+    after the last byte has come.
+
+    Args:
+        bytes_per_second: What a lane brings, 0.0 while unknown.
+    """
+    wanted = int(bytes_per_second * HASHED_SECONDS) // MIB * MIB
+    return min(max(wanted, MIN_HASHED_BYTES), MAX_HASHED_BYTES)
 
 
 @dataclass(slots=True)
@@ -192,6 +215,28 @@ class Plan:
         self.segments[lane] = segment
         return segment
 
+    def take_over(self, lane: int, begin: int, end: int) -> Segment | None:
+        """
+        Give a lane the missing bytes from one on, in place of a lane that ended.
+
+        Args:
+            lane: A number no running lane has.
+            begin: The first of them.
+            end: One past the last it can have.
+
+        Returns:
+            The lane's segment, None when no missing run begins there.
+        """
+        index = bisect_left(self._missing, (begin, begin))
+        if index == len(self._missing) or self._missing[index][0] != begin:
+            return None
+        _, until = self._missing.pop(index)
+        if end < until:
+            self._missing.insert(index, (end, until))
+        segment = Segment(begin, min(end, until), begin)
+        self.segments[lane] = segment
+        return segment
+
     def advance(self, lane: int, position: int) -> None:
         """Note how far a lane has come."""
         segment = self.segments[lane]
@@ -260,30 +305,52 @@ class Plan:
         self.done_bytes -= sum(end - begin for begin, end in lost)
         self._missing = _joined(self._missing, lost)
 
-    def splittable(self, busy: Iterable[int] = ()) -> int | None:
+    def splittable(
+        self,
+        busy: Iterable[int] = (),
+        *,
+        usual: float = 0.0,
+        setup_seconds: float = 0.0,
+    ) -> tuple[int, float] | None:
         """
-        Choose the lane whose rest a free lane should share.
+        Choose the lane whose rest a free lane should share, and how much it keeps.
 
-        That is the one which would finish last: by time where speeds are known.
+        That is the one which would finish last: by time where speeds are known. It
+        keeps what it brings until the other one, once its connection is up, has brought
+        the rest.
 
         Args:
             busy: Lanes that must not be chosen, such as those being split already.
+            usual: What a lane brings, in bytes a second; 0.0 for the median of those
+                there are.
+            setup_seconds: What a new request takes until its first byte.
 
         Returns:
-            The lane's number, or None when no lane has enough left to share.
+            The lane's number and the share of its rest, 0.0 - 1.0; None when no lane
+            has enough left to share.
         """
         excluded = set(busy)
-        speeds = [s.bytes_per_second for s in self.segments.values()]
-        typical = max(speeds, default=0.0) or 1.0
+        usual = usual or self.usual_speed() or 1.0
         best: tuple[float, int] | None = None
         for lane, segment in self.segments.items():
-            if lane in excluded or not _worth_splitting(segment):
+            if lane in excluded or not _worth_splitting(segment, setup_seconds):
                 continue
-            # A lane of unknown speed counts as a fast one: it has only just begun.
-            seconds = segment.remaining_bytes / (segment.bytes_per_second or typical)
+            # A lane of unknown speed counts as a usual one: it has only just begun.
+            seconds = segment.remaining_bytes / (segment.bytes_per_second or usual)
             if best is None or seconds > best[0]:
                 best = (seconds, lane)
-        return None if best is None else best[1]
+        if best is None:
+            return None
+        segment = self.segments[best[1]]
+        speed, rest = segment.bytes_per_second or usual, segment.remaining_bytes
+        kept = speed * (setup_seconds * usual + rest) / (speed + usual) / rest
+        return best[1], min(max(kept, _LEAST_KEPT), _MOST_KEPT)
+
+    def usual_speed(self) -> float:
+        """Give the median of the lanes' speeds, of those that are known, or 0.0."""
+        speeds = [s.bytes_per_second for s in self.segments.values()]
+        known = sorted(speed for speed in speeds if speed)
+        return known[len(known) // 2] if known else 0.0
 
     def _between(self, begin: int, end: int, wanted: int) -> int:
         """Move a cut to the border of a piece, inside of `[begin, end)`."""
@@ -294,11 +361,12 @@ class Plan:
         _add_run(self._missing, begin, end)
 
 
-def _worth_splitting(segment: Segment) -> bool:
+def _worth_splitting(segment: Segment, setup_seconds: float) -> bool:
     rest, speed = segment.remaining_bytes, segment.bytes_per_second
     if not speed:
         return rest >= 2 * MIN_BLIND_SPLIT_BYTES
-    return rest >= 2 * MIN_SPLIT_BYTES and rest / speed >= MIN_SPLIT_SECONDS
+    seconds = max(MIN_SPLIT_SECONDS, 2 * setup_seconds)
+    return rest >= 2 * MIN_SPLIT_BYTES and rest / speed >= seconds
 
 
 def _joined(

@@ -42,6 +42,7 @@ from segdl._messages import (
     Ended,
     Fetch,
     Hashed,
+    Kept,
     Limit,
     Message,
     Pieces,
@@ -362,10 +363,12 @@ class Scheduler:
                 self._for_job(owner, owner.verdicts.on_hashed, message)
             elif owner is not None and isinstance(message, Checked):
                 self._for_job(owner, owner.verdicts.on_checked, message)
-        elif isinstance(message, (Answered, Shrunk, Ended)):
+        elif isinstance(message, (Answered, Shrunk, Kept, Ended)):
             self._handle_lane(worker, message)
 
-    def _handle_lane(self, worker: Worker, message: Answered | Shrunk | Ended) -> None:
+    def _handle_lane(
+        self, worker: Worker, message: Answered | Shrunk | Kept | Ended
+    ) -> None:
         held = self._lanes.get(message.lane)
         if held is None:
             return
@@ -374,6 +377,8 @@ class Scheduler:
             self._for_job(job, job.lanes.on_answered, message)
         elif isinstance(message, Shrunk):
             self._for_job(job, job.lanes.on_shrunk, message.lane, message.end)
+        elif isinstance(message, Kept):
+            self._for_job(job, job.lanes.on_kept, message.lane)
         else:
             del self._lanes[message.lane]
             worker.lanes -= 1

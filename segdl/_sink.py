@@ -133,9 +133,12 @@ class Sink:
             return len(data)
         return self._write_across(data)
 
-    def split(self) -> int:
+    def split(self, kept: float) -> int:
         """
-        Give up the second half of what is left.
+        Give up the second part of what is left.
+
+        Args:
+            kept: The share of the first part, 0.0 - 1.0.
 
         Returns:
             The end after it; the old one when too little is left.
@@ -143,7 +146,7 @@ class Sink:
         position = self.position
         if self.end == _NO_END:
             return self.end
-        middle = position + (self.end - position) // 2
+        middle = position + int((self.end - position) * kept)
         for align in (BLOCK_BYTES, _SPLIT_ALIGN_BYTES):
             border = -(-middle // align) * align
             if position < border < self.end:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from segdl.errors import SegdlError
 
 # A lane's speed is known after this long.
-KNOWN_SECONDS = 1.0
+KNOWN_SECONDS = 0.4
 # A lane is moved to another source when that one's are so much faster, and not before
 # the last move has shown its effect.
 _FAR_SLOWER = 2.0
@@ -122,6 +122,11 @@ class Lane:
         answered: Whether its answer passed every check.
         received: Body bytes so far.
         splitting: Whether `Split` was sent and not answered.
+        indivisible: Whether the last one changed nothing.
+        doubles: The lane whose rest it fetches as well, and that one's end; None for
+            bytes of its own.
+        doubled: Whether another one has been, or is, fetching its rest as well.
+        kept: Whether it has all that it was to fetch, in memory.
         stopping: Whether `Stop` was sent.
         limits: Of the origin its connection is with.
         meter: How fast it is.
@@ -137,6 +142,10 @@ class Lane:
     answered: bool = False
     received: int = 0
     splitting: bool = False
+    indivisible: bool = False
+    doubles: tuple[int, int] | None = None
+    doubled: bool = False
+    kept: bool = False
     stopping: bool = False
     limits: OriginLimits | None = None
     meter: RateMeter = field(default_factory=lambda: RateMeter(1.0))
@@ -428,8 +437,10 @@ class Sources:
         now = self._crew.now()
         lane.limits.refused(self._job.number, now, alone=alone)
         seconds = getattr(error, "retry_after_seconds", None)
-        if seconds is not None:
+        if seconds is not None and alone:
             lane.limits.hold_until(now + seconds)
+        elif seconds is not None:
+            lane.limits.raise_after(now + seconds)
         return True
 
     def hold_back(self, lane: Lane, error: SegdlError) -> None:

@@ -36,11 +36,13 @@ from segdl._messages import (
     Configure,
     Ended,
     Fetch,
+    Kept,
     Message,
     PartRef,
     Pieces,
     Progress,
     Shrunk,
+    Split,
     failure_to_json,
 )
 from segdl._parts import Parts
@@ -128,7 +130,7 @@ class Transfers:
         self._lanes[fetch.lane] = lane
         try:
             if fetch.part is not None:
-                self._open_sink(lane, fetch.part, fetch.end)
+                self._open_sink(lane, fetch.part, fetch.begin, fetch.end)
             self._request(lane)
         except SegdlError as error:
             lane.failure = error
@@ -140,7 +142,9 @@ class Transfers:
         if lane is None:
             return
         try:
-            self._open_sink(lane, accept.part, accept.end)
+            self._open_sink(lane, accept.part, accept.begin, accept.end)
+            if lane.kept:
+                lane.write_kept()
         except SegdlError as error:
             lane.failure = error
             self._end(lane)
@@ -155,11 +159,11 @@ class Transfers:
         else:
             self._resume(lane)
 
-    def split(self, number: int) -> None:
-        """Halve what is left to a lane."""
-        lane = self._lanes.get(number)
+    def split(self, split: Split) -> None:
+        """Take a part of what is left from a lane."""
+        lane = self._lanes.get(split.lane)
         if lane is not None and lane.sink is not None and not lane.full:
-            self._emit(Shrunk(number, lane.sink.split()))
+            self._emit(Shrunk(split.lane, lane.sink.split(split.kept)))
 
     def stop(self, number: int) -> None:
         """End a lane in good order."""
@@ -460,8 +464,14 @@ class Transfers:
         if lane.failure is None and code != 0 and not lane.full:
             lane.failure = self._curl_failure(lane, code, text)
         if lane.failure is None and lane.held and lane.answer is not None:
-            lane.over = code
-            return
+            if not lane.fetch.keep:
+                lane.over = code
+                return
+            if lane.full:
+                lane.over = 0
+                self._emit(Kept(lane.fetch.lane))
+                return
+            lane.failure = lane.shortfall()
         if lane.failure is None:
             lane.failure = lane.shortfall()
         self._end(lane)
@@ -526,12 +536,14 @@ class Transfers:
 
     # --- files ------------------------------------------------------------------------
 
-    def _open_sink(self, lane: Exchange, part: PartRef, end: int | None) -> None:
+    def _open_sink(
+        self, lane: Exchange, part: PartRef, begin: int, end: int | None
+    ) -> None:
         """Give a lane its place in the part file."""
         number = lane.fetch.lane
         lane.sink = self._parts.open(
             part,
-            lane.fetch.begin,
+            begin,
             end,
             lambda *piece: self._pieces.append((number, *piece)),
         )

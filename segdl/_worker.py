@@ -164,7 +164,7 @@ def _command(transfers: Transfers, message: Message) -> None:
     elif isinstance(message, Accept):
         transfers.accept(message)
     elif isinstance(message, Split):
-        transfers.split(message.lane)
+        transfers.split(message)
     elif isinstance(message, Stop):
         transfers.stop(message.lane)
     elif isinstance(message, Limit):

@@ -128,7 +128,7 @@ def test_a_split_keeps_the_first_half() -> None:
     parent = Parent()
     parent.fetch(1, 0, 16 * MIB)
     parent.wait(2.4)  # 2 MiB
-    parent.worker.take(Split(1))
+    parent.worker.take(Split(1, 0.5))
     assert parent.told[-1][1] == Shrunk(1, 9 * MIB)
     parent.wait(10.0)
     assert parent.ended() == [(9.4, 1, None)]
@@ -140,7 +140,7 @@ def test_a_split_of_too_little() -> None:
     parent = Parent()
     parent.fetch(1, 0, 40_000)
     parent.wait(0.41)
-    parent.worker.take(Split(1))
+    parent.worker.take(Split(1, 0.5))
     assert parent.told[-1][1] == Shrunk(1, 40_000)
 
 
@@ -170,7 +170,7 @@ def test_a_connection_that_was_cut_is_not_used_again() -> None:
     parent = Parent()
     parent.fetch(1, 0, 4 * MIB)
     parent.wait(1.0)
-    parent.worker.take(Split(1))
+    parent.worker.take(Split(1, 0.5))
     parent.wait(3.0)
     parent.fetch(2, 8 * MIB, 9 * MIB)
     parent.wait(0.5)

@@ -22,6 +22,7 @@ from segdl._messages import (
     Answered,
     Ended,
     Fetch,
+    Kept,
     Message,
     Pieces,
     Progress,
@@ -59,11 +60,13 @@ class Lane:
         end: One past the last byte wanted.
         asked: One past the last byte asked for.
         held: Whether it waits for `Accept`.
+        keep: Whether it receives meanwhile.
         connection: The one its request is on.
         piece: Piece size in bytes, 0 while it may not write.
         recorded: One past the last byte that a record covers.
         written: One past the last byte in the file.
         receiving: Whether its body has begun.
+        whole: Whether its body is over, while it was held.
     """
 
     number: int
@@ -71,11 +74,13 @@ class Lane:
     end: int
     asked: int
     held: bool
+    keep: bool
     connection: Connection
     piece: int
     recorded: int
     written: int
     receiving: bool = False
+    whole: bool = False
     reported: tuple[int, int] = (-1, -1)
     unwritten_ticks: int = 0
     heard: int = 0
@@ -138,6 +143,7 @@ class Worker:
             asked,
             asked,
             fetch.hold,
+            fetch.keep,
             connection,
             0 if fetch.part is None else fetch.part.piece,
             recorded=fetch.begin,
@@ -155,6 +161,10 @@ class Worker:
         lane.piece = accept.part.piece
         if accept.end is not None:
             lane.end = min(lane.end, accept.end)
+        if lane.keep:
+            lane.recorded = lane.written = accept.begin
+            self._end(lane, keep=True)
+            return
         self._report_in(_FIRST_PROGRESS_SECONDS)
         self._receive(lane)
 
@@ -163,7 +173,8 @@ class Worker:
         if lane is None or not lane.piece:
             return
         position = self._position(lane)
-        border = _border(position, lane.end, (lane.end - position) // 2)
+        kept = int((lane.end - position) * split.kept)
+        border = _border(position, lane.end, kept)
         if border is not None:
             self._cut(lane, border)
         self._emit(Shrunk(lane.number, lane.end))
@@ -171,7 +182,7 @@ class Worker:
     def _stop(self, stop: Stop) -> None:
         lane = self._lanes.get(stop.lane)
         if lane is not None:
-            self._end(lane)
+            self._end(lane, keep=lane.whole)
 
     # --- the exchange -----------------------------------------------------------------
 
@@ -197,7 +208,7 @@ class Worker:
         self._emit(
             Answered(lane.number, url, True, size, validator, None, [], True, True)
         )
-        if not lane.held:
+        if lane.keep or not lane.held:
             self._receive(lane)
 
     def _receive(self, lane: Lane) -> None:
@@ -208,7 +219,10 @@ class Worker:
 
     def _over(self, lane: Lane, how: Ending) -> None:
         """End a lane whose body has ended."""
-        if how == "end":
+        if how == "end" and lane.held:
+            lane.whole = True
+            self._emit(Kept(lane.number))
+        elif how == "end":
             self._end(lane, keep=lane.end == lane.asked)
         else:
             self._end(lane, IncompleteTransfer("the connection was reset"))
@@ -229,7 +243,8 @@ class Worker:
         else:
             self._network.close(lane.connection)
         self.received_bytes += received
-        lane.written = lane.begin + received
+        if not lane.held:
+            lane.written = lane.begin + received
         rows = self._records(lane)
         if lane.recorded < lane.written:
             length = lane.written - lane.recorded

@@ -60,6 +60,7 @@ LAYERS = (
     "_crew",
     "_sources",
     "_pace",
+    "_tail",
     "_verification",
     "_verdicts",
     "_failures",
