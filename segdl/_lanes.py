@@ -105,9 +105,7 @@ class Lanes:
         self._most = most_lanes(request.connections)
         self._ramp = Ramp(self._most)
         self._pace = Pace()
-        self._tail = Tail(
-            crew, self.sources, self._lanes, self._double, self._stop_lane
-        )
+        self._tail = Tail(crew, self.sources, self._lanes, self._open, self._stop_lane)
 
     @property
     def stream_bytes(self) -> int:
@@ -257,26 +255,7 @@ class Lanes:
         self._complete = False
         most = 1 if self.whole else min(self._most, self._worth_having())
         now = self._crew.now()
-        while len(self._lanes) < most and plan.missing_bytes:
-            source = self.sources.pick(self._lanes.values(), now)
-            if source is None:
-                break
-            number = self._crew.lane_number()
-            at_once = (
-                share_of_hashed(self._pace.usual) if self._owner.verified else None
-            )
-            segment = plan.take(number, None if self.whole else at_once)
-            assert segment is not None
-            proved = source is self.sources.base or source.proved
-            self._open(
-                source,
-                ByteRange(segment.begin, segment.end),
-                number=number,
-                hold=not proved,
-                complete=plan.size,
-                validator=source.validator,
-                part=self._part if proved else None,
-            )
+        self._open_missing(plan, most)
         free = most - len(self._lanes)
         if free > 0 and not plan.missing_bytes:
             if not self.whole:
@@ -411,6 +390,28 @@ class Lanes:
 
     # --- lanes ------------------------------------------------------------------------
 
+    def _open_missing(self, plan: Plan, most: int) -> None:
+        """Have lanes fetch what no other does."""
+        hashed = self._owner.verified and not self.whole
+        while len(self._lanes) < most and plan.missing_bytes:
+            source = self.sources.pick(self._lanes.values(), self._crew.now())
+            if source is None:
+                return
+            number = self._crew.lane_number()
+            limit = share_of_hashed(self._pace.usual) if hashed else None
+            segment = plan.take(number, limit)
+            assert segment is not None
+            proved = source is self.sources.base or source.proved
+            self._open(
+                source,
+                ByteRange(segment.begin, segment.end),
+                number=number,
+                hold=not proved,
+                complete=plan.size,
+                validator=source.validator,
+                part=self._part if proved else None,
+            )
+
     def _open_probe(self) -> None:
         """Send the first request, once the origin may be asked."""
         probe = self._probe
@@ -502,19 +503,6 @@ class Lanes:
     def _stop_lane(self, number: int) -> None:
         self._lanes[number].stopping = True
         self._crew.send(number, Stop(number))
-
-    def _double(self, number: int, source: Source, wanted: ByteRange) -> None:
-        """Ask for bytes that another lane is fetching, for `Tail`."""
-        assert self.plan is not None
-        self._open(
-            source,
-            wanted,
-            number=number,
-            hold=True,
-            keep=True,
-            complete=self.plan.size,
-            validator=source.validator,
-        )
 
     def on_kept(self, number: int) -> None:
         """A lane has the whole rest of another one."""

@@ -42,7 +42,7 @@ class Tail:
         crew: Sends the messages.
         sources: Of the download.
         lanes: Those there are, by number.
-        open_lane: Opens one with a number that keeps what it receives.
+        open_lane: `Lanes._open`: sends a request.
         stop_lane: Stops one.
     """
 
@@ -51,7 +51,7 @@ class Tail:
         crew: Crew,
         sources: Sources,
         lanes: dict[int, Lane],
-        open_lane: Callable[[int, Source, ByteRange], None],
+        open_lane: Callable[..., None],
         stop_lane: Callable[[int], None],
     ) -> None:
         self._crew = crew
@@ -190,7 +190,15 @@ class Tail:
         segment = plan.segments[slow]
         number = self._crew.lane_number()
         wanted = ByteRange(segment.position, segment.end)
-        self._open_lane(number, source, wanted)
+        self._open_lane(
+            source,
+            wanted,
+            number=number,
+            hold=True,
+            keep=True,
+            complete=plan.size,
+            validator=source.validator,
+        )
         self._lanes[number].doubles = (slow, segment.end)
         self._lanes[slow].doubled = True
 

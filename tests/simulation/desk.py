@@ -23,7 +23,6 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
-from segdl._ramp import AUTO_CONNECTIONS, Lanes
 from segdl._manifest import Piece
 from segdl._messages import (
     Answered,
@@ -38,6 +37,7 @@ from segdl._messages import (
 )
 from segdl._origins import OriginLimits
 from segdl._plan import MIB, Plan, piece_size
+from segdl._ramp import Lanes
 from segdl._request import Request
 from segdl._retry import Action
 from segdl._urls import Origin, origin
@@ -91,8 +91,7 @@ class Case:
     @property
     def ceiling(self) -> int:
         """The most connections that are allowed."""
-        wanted = self.connections
-        return AUTO_CONNECTIONS if isinstance(wanted, str) else wanted
+        return most_lanes(self.connections)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
