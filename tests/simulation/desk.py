@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from segdl._lanes import Lanes
 from segdl._manifest import Piece
 from segdl._messages import (
     Answered,
@@ -37,7 +38,7 @@ from segdl._messages import (
 )
 from segdl._origins import OriginLimits
 from segdl._plan import MIB, Plan, piece_size
-from segdl._ramp import Lanes
+from segdl._ramp import most_lanes
 from segdl._request import Request
 from segdl._retry import Action
 from segdl._urls import Origin, origin
