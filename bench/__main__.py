@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import memory, small, tasks, throughput
+from bench import large, memory, shaped, small, tasks
 from bench._content import GIB, MIB, parse_size, show_size, work_directory
 from bench._machine import describe
 from bench._report import Section, save
@@ -28,8 +28,15 @@ SCENARIOS: dict[str, Callable[[Settings], Section]] = {
     "plan": memory.run_plan,
     "tasks": tasks.run,
     "memory": memory.run_tree,
-    "http": lambda settings: throughput.run(settings, "http"),
-    "https": lambda settings: throughput.run(settings, "https"),
+    "http": lambda settings: large.run_disk(settings, "http"),
+    "https": lambda settings: large.run_disk(settings, "https"),
+    "http_memory": lambda settings: large.run_memory(settings, "http"),
+    "https_memory": lambda settings: large.run_memory(settings, "https"),
+    "per_connection": shaped.run_per_connection,
+    "many_connections": shaped.run_many_connections,
+    "slow_ones": shaped.run_slow_ones,
+    "capped": shaped.run_capped,
+    "far": shaped.run_far,
     "five_gib": small.run_five_gib,
 }
 

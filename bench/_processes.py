@@ -1,8 +1,4 @@
-"""Process trees: run a program, and say what all of its processes cost.
-
-    measure()  ── wait4 ──> wall time, CPU of the program and of what it waited for
-    watch()    ── /proc ──> peak PSS of the tree, sampled; in a run of its own, as
-                            reading smaps_rollup walks the page tables
+"""Process trees: which processes there are, what they hold, and how they are ended.
 
 Linux only, like everything that reads /proc.
 """
@@ -17,38 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-SAMPLE_SECONDS = 0.05
 _SHARED_MEMORY_NAMES = ("segdl", "psm_", "sem.mp-", "sem.loky-")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Usage:
-    """
-    What one run of a program took.
-
-    Args:
-        exit_code: Of the program; negative for a signal.
-        wall_seconds: From just before its start until it was waited for.
-        user_seconds: CPU in user mode, of the program and what it waited for.
-        system_seconds: CPU in the kernel, of the same.
-        output: What it wrote to standard output and standard error.
-    """
-
-    exit_code: int
-    wall_seconds: float
-    user_seconds: float
-    system_seconds: float
-    output: str
-
-    @property
-    def cpu_seconds(self) -> float:
-        """User and system together."""
-        return self.user_seconds + self.system_seconds
 
 
 def segdl_command(*arguments: str) -> list[str]:
@@ -68,92 +37,6 @@ def environment(**more: str) -> dict[str, str]:
     paths = [str(ROOT), *filter(None, [kept.get("PYTHONPATH")])]
     kept["PYTHONPATH"] = os.pathsep.join(paths)
     return kept | more
-
-
-def measure(command: Sequence[str], directory: Path) -> Usage:
-    """
-    Run a program to its end.
-
-    Args:
-        command: The program and its arguments.
-        directory: Its current directory; its output is kept there while it runs.
-    """
-    log = directory / ".output"
-    with open(log, "w+b") as output:
-        begin = time.monotonic()
-        process = subprocess.Popen(
-            list(command),
-            cwd=directory,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        # wait4 adds up the descendants that were waited for themselves.
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - begin
-        process.returncode = os.waitstatus_to_exitcode(status)
-        output.seek(0)
-        text = output.read().decode(errors="replace")
-    log.unlink()
-    return Usage(
-        exit_code=process.returncode,
-        wall_seconds=wall,
-        user_seconds=usage.ru_utime,
-        system_seconds=usage.ru_stime,
-        output=text,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """
-    The memory of a process tree over a run.
-
-    Args:
-        exit_code: Of the program.
-        peak_pss_bytes: The largest sum of all processes' PSS seen at one moment.
-        processes: How many there were at that moment.
-        samples: How many moments were looked at.
-    """
-
-    exit_code: int
-    peak_pss_bytes: int
-    processes: int
-    samples: int
-
-
-def watch(command: Sequence[str], directory: Path) -> Memory:
-    """
-    Run a program to its end and sample its memory.
-
-    Args:
-        command: The program and its arguments.
-        directory: Its current directory.
-    """
-    process = subprocess.Popen(
-        list(command),
-        cwd=directory,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    peak, count, samples = 0, 0, 0
-    pause = threading.Event()
-    while process.poll() is None:
-        tree = [process.pid, *descendants(process.pid)]
-        total = sum(pss_bytes(pid) for pid in tree)
-        samples += 1
-        if total > peak:
-            peak, count = total, len(tree)
-        pause.wait(SAMPLE_SECONDS)
-    return Memory(
-        exit_code=process.returncode,
-        peak_pss_bytes=peak,
-        processes=count,
-        samples=samples,
-    )
 
 
 def children(pid: int) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -18,6 +18,7 @@ class Settings:
         quick: Smaller files and counts, to see that everything works.
         directory: For all files; on a disk.
         before: A checkout of an earlier segdl with its environment, None for none.
+        fastest: Names of the fastest peers, by the scheme they were measured with.
     """
 
     size: int
@@ -25,6 +26,7 @@ class Settings:
     quick: bool
     directory: Path
     before: Path | None = None
+    fastest: dict[str, list[str]] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         """Tell how far it is, on standard error."""

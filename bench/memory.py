@@ -7,49 +7,53 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
+from bench._contenders import missing, peers, segdl
 from bench._content import GIB, MIB, show_size
+from bench._course import Failed, served, source_file
 from bench._report import Check, Section, mebibytes
 from bench._settings import Settings
-from bench.throughput import SEGDL, WrongBytes, bench
 from segdl._manifest import Piece, PieceTable
 from segdl._plan import Plan, piece_size
 from segdl._ranges import ByteRange
 
-_TREE_LIMIT_MIB = 96.0
+_TREE_LIMIT_MIB = 80.0
 _PLAN_LIMIT_MIB = 20.0
 _PLAN_LIMIT_SECONDS = 0.2
 _LANES = 16
+_SAMPLE_SECONDS = 0.05
 
 
 def run_tree(settings: Settings) -> Section:
-    """Sample segdl's tree at 16 connections, for two sizes, http and https."""
+    """Sample the trees of all, at 16 connections, and segdl's for two sizes."""
     small = 64 * MIB if settings.quick else GIB
     section = Section(
         title=f"memory: peak PSS of the process tree at {_LANES} connections",
-        header=("file", "peak PSS MiB", "processes", "samples"),
+        header=("", "file", "peak PSS MiB", "processes"),
     )
+    ours = segdl("-x", str(_LANES))
+    runs = [(contender, small, False) for contender in peers()] + [
+        (ours, size, tls) for size in (small, settings.size) for tls in (False, True)
+    ]
     peaks = [0]
-    for size in sorted({small, settings.size}):
-        for scheme in ("http", "https"):
-            with bench(settings, size, scheme) as made:
-                command = [*made.commands()[SEGDL], "-x", str(_LANES)]
-                try:
-                    memory = made.watched(command)
-                except WrongBytes as error:
-                    section.exact = False
-                    section.notes.append(str(error))
-                    continue
-                name = f"{show_size(size)}, {scheme}"
-                peaks.append(memory.peak_pss_bytes)
-                section.data[name] = memory.peak_pss_bytes
-                section.rows.append(
-                    (
-                        name,
-                        mebibytes(memory.peak_pss_bytes),
-                        str(memory.processes),
-                        str(memory.samples),
-                    )
+    for contender, size, tls in runs:
+        file = f"{show_size(size)}, {'https' if tls else 'http'}"
+        with served(settings, source_file(settings, size), tls=tls) as course:
+            course.prepare()
+            try:
+                usage = course.run(
+                    contender.make(course.fetch(_LANES)), _SAMPLE_SECONDS
                 )
+                course.check()
+            except Failed as error:
+                section.exact = section.exact and contender.is_peer
+                section.notes.append(f"{contender.name}: {error}")
+                continue
+        if not contender.is_peer:
+            peaks.append(usage.peak_pss_bytes)
+        shown = mebibytes(usage.peak_pss_bytes)
+        section.rows.append((contender.name, file, shown, str(usage.processes)))
+        section.data[f"{contender.name}, {file}"] = usage.peak_pss_bytes
+    section.notes += missing()
     section.checks.append(
         Check(
             name="peak PSS of the tree",

@@ -6,72 +6,68 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from bench._contenders import peers, segdl
 from bench._content import GIB, MIB, make_sparse_file, same, sha256
-from bench._processes import measure, segdl_command
+from bench._course import OUTPUT, Failed, served, source_file
+from bench._measure import Usage, measure
+from bench._processes import segdl_command
 from bench._report import Check, Section, spread
 from bench._server import Nginx
 from bench._settings import Settings
-from bench.throughput import OUTPUT, bench
+from segdl._peers import Invocation
 
 _RUNS = 10
-_GET_LIMIT_MS = 250.0
-_IMPORT_LIMIT_MS = 60.0
+_LIMITS_MS = {"segdl, 1 MiB": 200.0, "import segdl": 60.0}
 
 
 def run_cold(settings: Settings) -> Section:
-    """Measure `segdl get` of 1 MiB, `import segdl`, and the bare interpreter."""
+    """Measure 1 MiB with everybody, `import segdl`, and the bare interpreter."""
     section = Section(
         title=f"cold: whole processes, {_RUNS} runs each",
         header=("", "wall ms, median (min - max)", "CPU ms"),
     )
-    with bench(settings, MIB) as made:
-        made.prepare()
-        get = segdl_command("get", "-q", "--no-progress", "-o", OUTPUT)
-        target = made.directory / OUTPUT
-        got = _time([*get, made.url], made.directory, target)
-        section.exact = target.exists() and same(made.source, target)
-        imported = _time([sys.executable, "-c", "import segdl"], made.directory)
-        bare = _time([sys.executable, "-c", ""], made.directory)
-    for name, (walls, cpus) in (
-        ("segdl get, 1 MiB", got),
-        ("import segdl", imported),
-        ("bare interpreter", bare),
-    ):
+    shown: dict[str, tuple[list[float], list[float]]] = {}
+    with served(settings, source_file(settings, MIB)) as course:
+        course.prepare()
+        for contender in [segdl(), *peers()]:
+            made = contender.make(course.fetch(1))
+            name = f"{contender.name}, 1 MiB"
+            try:
+                shown[name] = _time(partial(course.run, made), course.target)
+                course.check()
+            except Failed as error:
+                section.exact = section.exact and contender.is_peer
+                section.notes.append(f"{contender.name}: {error}")
+        for name, code in (("import segdl", "import segdl"), ("bare interpreter", "")):
+            command = (sys.executable, "-c", code)
+            shown[name] = _time(
+                partial(course.run, Invocation(command=command)),
+                course.target,
+            )
+    for name, (walls, cpus) in shown.items():
         section.rows.append((name, spread(walls, 0), spread(cpus, 0)))
         section.data[name] = {"wall_ms": walls, "cpu_ms": cpus}
     section.checks = [
-        Check(
-            name="segdl get of 1 MiB",
-            value=statistics.median(got[0]),
-            limit=_GET_LIMIT_MS,
-            unit="ms",
-        ),
-        Check(
-            name="import segdl, the interpreter's own start included",
-            value=statistics.median(imported[0]),
-            limit=_IMPORT_LIMIT_MS,
-            unit="ms",
-        ),
+        Check(name=name, value=statistics.median(shown[name][0]), limit=most, unit="ms")
+        for name, most in _LIMITS_MS.items()
+        if name in shown
     ]
     return section
 
 
-def _time(
-    command: list[str], directory: Path, remove: Path | None = None
-) -> tuple[list[float], list[float]]:
+def _time(run: Callable[[], Usage], target: Path) -> tuple[list[float], list[float]]:
     """Run a program some times; give wall and CPU milliseconds of each."""
-    walls, cpus = [], []
+    usages = []
     for _ in range(_RUNS):
-        if remove is not None:
-            remove.unlink(missing_ok=True)
-        usage = measure(command, directory)
-        if usage.exit_code:
-            raise RuntimeError(f"{command} failed: {usage.output.strip()}")
-        walls.append(usage.wall_seconds * 1000)
-        cpus.append(usage.cpu_seconds * 1000)
-    return walls, cpus
+        target.unlink(missing_ok=True)
+        usages.append(run())
+    return (
+        [usage.wall_seconds * 1000 for usage in usages],
+        [usage.cpu_seconds * 1000 for usage in usages],
+    )
 
 
 def run_five_gib(settings: Settings) -> Section:

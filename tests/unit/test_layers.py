@@ -72,6 +72,7 @@ LAYERS = (
     "engine",
     "__init__",
     "testing",
+    "_peers",
     "bench",
     "cli",
     "__main__",
