@@ -34,15 +34,18 @@ class Contender:
     is_peer: bool = False
 
 
-def segdl(*options: str, before: Path | None = None) -> Contender:
+def segdl(
+    *options: str, before: Path | None = None, title: str | None = None
+) -> Contender:
     """
-    Give segdl as a contender; its name is its command line.
+    Give segdl as a contender; its name is its command line without what it saves.
 
     Args:
         options: Of `segdl get`.
         before: Another checkout with its environment, None for this one.
+        title: Its name instead.
     """
-    name = " ".join([SEGDL, *options]) if before is None else f"{SEGDL} before"
+    name = title or " ".join([SEGDL, *options])
 
     def command(ca_file: str | None, directory: str) -> list[str]:
         get = segdl_command("get", "-q", "--no-progress", "-d", directory, *options)

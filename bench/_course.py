@@ -63,12 +63,18 @@ class Course:
             ca_file=self.ca_file,
         )
 
-    def prepare(self) -> None:
-        """Make every run begin alike."""
+    def prepare(self, *, warmed: bool = True) -> None:
+        """
+        Make every run begin alike.
+
+        Args:
+            warmed: With the served file in the page cache, as far as there is room.
+        """
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir()
         os.sync()
-        warm(self.source)
+        if warmed:
+            warm(self.source)
 
     def run(self, invocation: Invocation, sample_seconds: float | None = None) -> Usage:
         """

@@ -6,12 +6,12 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 from bench._content import GIB, filesystem
 from bench._processes import segdl_command
 from bench._server import find_nginx
+from segdl._peers import PEERS
 
 
 def describe(directory: Path) -> dict[str, str]:
@@ -30,17 +30,15 @@ def describe(directory: Path) -> dict[str, str]:
         "load at the start": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "python": platform.python_version(),
         "segdl": _first_line(segdl_command("--version")),
-        "curl": version("curl"),
-        "aria2c": version("aria2c"),
         "nginx": _first_line([find_nginx() or "nginx", "-v"]),
         "openssl": _first_line(["openssl", "version"]),
-        "command line": " ".join(["python -m bench", *sys.argv[1:]]),
+        **{peer.name: peer.version() for peer in PEERS},
     }
 
 
-def version(program: str) -> str:
-    """Give the first line of a program's `--version`, or that it is missing."""
-    return _first_line([program, "--version"])
+def flags() -> dict[str, list[str]]:
+    """Say what each peer is called with, and why."""
+    return {peer.name: peer.lines() for peer in PEERS}
 
 
 def _first_line(command: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""docs/reliability.md: its tables are written by the runs that they report.
+"""docs/reliability.md and docs/performance.md: their tables are written by runs.
 
     run ──> record("power-cuts", table) ──> <!-- power-cuts: begin --> ... replaced
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from bench._processes import ROOT
 
 RELIABILITY = ROOT / "docs" / "reliability.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
+PLOT = PERFORMANCE.with_suffix(".png")
 
 
 def record(section: str, markdown: str, path: Path = RELIABILITY) -> None:
@@ -59,11 +61,12 @@ def run_mark() -> str:
     """
     Say when and on which commit a run is made, such as "2026-11-25, 9c4d760".
 
-    A `+` says that more than this document, which the run writes, has changed since.
+    A `+` says that more than these documents, which runs write, has changed since.
     """
     day = datetime.now(timezone.utc).date().isoformat()
     commit = _git("describe", "--always")
-    changed = _git("status", "--porcelain", "-uno", "--", f":(exclude){RELIABILITY}")
+    written = [f":(exclude){path}" for path in (RELIABILITY, PERFORMANCE, PLOT)]
+    changed = _git("status", "--porcelain", "-uno", "--", *written)
     return f"{day}, {commit or 'no commit'}{'+' if changed else ''}"
 
 

@@ -1,6 +1,7 @@
-"""What the scenarios give back, and how it is printed.
+"""What the scenarios give back, and how it is printed and kept.
 
-Scenario ──> Section: rows, notes, checks, data ──> Markdown on stdout, JSON in a file
+scenario ──> Section: rows, notes, checks, data ──> Markdown on stdout
+                                              └───> JSON in a file: save(), load()
 """
 
 from __future__ import annotations
@@ -71,19 +72,34 @@ class Section:
     exact: bool = True
     data: dict[str, Any] = field(default_factory=dict)
 
-    def markdown(self) -> str:
-        """Give the section as Markdown."""
-        lines = [f"## {self.title}", ""]
+    def markdown(self, *, level: int = 2) -> str:
+        """
+        Give the section as Markdown.
+
+        Args:
+            level: Of its heading.
+        """
+        lines = [f"{'#' * level} {self.title}", ""]
+        lines += table(self.header, self.rows)
         if self.rows:
-            lines.append("| " + " | ".join(self.header) + " |")
-            lines.append("|" + "---|" * len(self.header))
-            lines += ["| " + " | ".join(row) + " |" for row in self.rows]
             lines.append("")
         if not self.exact:
-            lines.append("- **WRONG BYTES**")
+            lines.append("- **WRONG BYTES, or it failed**")
         lines += [f"- {check}" for check in self.checks]
         lines += [f"- {note}" for note in self.notes]
         return "\n".join(lines) + "\n"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Give the lines of a Markdown table; none without rows."""
+    if not rows:
+        return []
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return [
+        "| " + " | ".join(header) + " |",
+        "|" + "---|" * len(header),
+        *("| " + " | ".join(row) + " |" for row in cells),
+    ]
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
@@ -99,40 +115,58 @@ def mebibytes(count: float) -> str:
     return f"{count / MIB:.1f}"
 
 
-def save(
-    machine: dict[str, str], sections: dict[str, Section], also: Path | None
-) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Results:
+    """
+    What one call measured, or several.
+
+    Args:
+        machine: What it ran on.
+        flags: Of each peer, with their reasons.
+        marks: Day and commit of each scenario's run, by its name.
+        sections: By the scenario's name.
+    """
+
+    machine: dict[str, str]
+    flags: dict[str, list[str]]
+    marks: dict[str, str]
+    sections: dict[str, Section]
+
+    def with_later(self, later: Results) -> Results:
+        """Give these, with what later ones have in the place of what was there."""
+        return Results(
+            machine=later.machine,
+            flags=later.flags,
+            marks=self.marks | later.marks,
+            sections=self.sections | later.sections,
+        )
+
+
+def save(results: Results, also: Path | None) -> Path:
     """
     Write everything as JSON.
 
     Args:
-        machine: What it ran on.
-        sections: By the scenario's name.
+        results: What was measured.
         also: A second file to write, None for none.
 
     Returns:
         The file in `bench/results/`.
     """
-    record = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "machine": machine,
-        "scenarios": {
-            name: {
-                "title": section.title,
-                "exact": section.exact,
-                "checks": [
-                    asdict(check) | {"kept": check.kept} for check in section.checks
-                ],
-                "notes": section.notes,
-                "data": section.data,
-            }
-            for name, section in sections.items()
-        },
-    }
-    text = json.dumps(record, indent=1) + "\n"
+    text = json.dumps(asdict(results), indent=1) + "\n"
     RESULTS.mkdir(parents=True, exist_ok=True)
     path = RESULTS / time.strftime("%Y%m%d-%H%M%S.json")
     path.write_text(text, encoding="utf-8")
     if also is not None:
         also.write_text(text, encoding="utf-8")
     return path
+
+
+def load(path: Path) -> Results:
+    """Read what `save` wrote."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    sections = {}
+    for name, fields in record.pop("sections").items():
+        checks = [Check(**check) for check in fields.pop("checks")]
+        sections[name] = Section(**fields, checks=checks)
+    return Results(**record, sections=sections)

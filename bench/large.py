@@ -39,7 +39,7 @@ def run_disk(settings: Settings, scheme: str) -> Section:
     ]
     ours = [_PLAIN, _PUBLISH]
     if settings.before is not None:
-        before = segdl(before=settings.before)
+        before = segdl(before=settings.before, title="segdl before")
         ours.append(before)
         limits.append(
             Limit(contender=_PUBLISH.name, most=_BEFORE, over=before.name),

@@ -8,6 +8,8 @@ fast.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from bench._contenders import missing, peers, segdl, splits
 from bench._content import MIB, show_size
 from bench._ideal import ideal_seconds
@@ -16,13 +18,16 @@ from bench._scenario import Limit, Scenario, run
 from bench._settings import Settings
 from segdl._peers import Peer
 
-_SEGDL = segdl("--durability", "none")
+_SEGDL = segdl()
 _USUAL = 16
 _MANY = 64
 _CAP = 4
 _ROUND_TRIP = 0.1
+# Twice what the slowest scenario takes at best.
+_LIMIT_SECONDS = 30.0
 _ALONE = (
-    "left out, as one connection takes the whole size at its rate: curl, hf http_get"
+    "left out, as one connection takes the whole size at its rate: curl, wget2 (in "
+    "parts, but one by one), hf http_get"
 )
 _BURST = (
     "nginx lets what a connection may have in its first second through at once, at "
@@ -52,7 +57,7 @@ def run_per_connection(settings: Settings) -> Section:
 def run_many_connections(settings: Settings) -> Section:
     """Measure with 10 MiB/s for each of 64 connections."""
     size, rate = _scaled(settings, 1024), 10
-    ours = segdl("--durability", "none", "-x", str(_MANY))
+    ours = segdl("-x", str(_MANY))
     return _run(
         settings,
         Scenario(
@@ -156,7 +161,7 @@ def run_far(settings: Settings) -> Section:
 
 
 def _run(settings: Settings, scenario: Scenario) -> Section:
-    section, _ = run(settings, scenario)
+    section, _ = run(settings, replace(scenario, limit_seconds=_LIMIT_SECONDS))
     section.notes.append(_BURST)
     return section
 

@@ -1,8 +1,7 @@
-"""Start-up: what a small download and an import cost; and a file past 2**32 bytes."""
+"""Start-up: what a small download and an import cost."""
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import sys
 from collections.abc import Callable
@@ -10,12 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from bench._contenders import peers, segdl
-from bench._content import GIB, MIB, make_sparse_file, same, sha256
-from bench._course import OUTPUT, Failed, served, source_file
-from bench._measure import Usage, measure
-from bench._processes import segdl_command
+from bench._content import MIB
+from bench._course import Failed, served, source_file
+from bench._measure import Usage
 from bench._report import Check, Section, spread
-from bench._server import Nginx
 from bench._settings import Settings
 from segdl._peers import Invocation
 
@@ -68,42 +65,3 @@ def _time(run: Callable[[], Usage], target: Path) -> tuple[list[float], list[flo
         [usage.wall_seconds * 1000 for usage in usages],
         [usage.cpu_seconds * 1000 for usage in usages],
     )
-
-
-def run_five_gib(settings: Settings) -> Section:
-    """Fetch a sparse file of 5 GiB, and compare every byte and its digest."""
-    size = 5 * GIB
-    section = Section(
-        title="five_gib: a file past 2**32 bytes",
-        header=("", "exact", "wall s"),
-    )
-    files, target = settings.directory / "sparse", settings.directory / "target"
-    for each in (files, target):
-        each.mkdir()
-    source, saved = files / "five.bin", target / OUTPUT
-    try:
-        make_sparse_file(source, size)
-        digest = sha256(source)
-        get = segdl_command("get", "-q", "--no-progress", "-o", OUTPUT)
-        checks: dict[str, Callable[[], bool]] = {
-            "every byte": lambda: same(source, saved),
-            "sha256": lambda: sha256(saved) == digest,
-        }
-        with Nginx(files, workers=2, access_log=False) as nginx:
-            url = f"{nginx.url}/{source.name}"
-            command = [*get, "--checksum", f"sha256:{digest}", url]
-            usage = measure(command, target)
-        settings.say(f"fetched in {usage.wall_seconds:.1f} s")
-        for name, check in checks.items():
-            right = usage.exit_code == 0 and check()
-            section.exact = section.exact and right
-            section.rows.append(
-                (name, "yes" if right else "NO", f"{usage.wall_seconds:.1f}")
-            )
-        if usage.exit_code:
-            section.notes.append(f"it failed: {usage.output.strip()}")
-        section.data = {"wall_seconds": usage.wall_seconds, "sha256": digest}
-    finally:
-        for each in (files, target):
-            shutil.rmtree(each)
-    return section

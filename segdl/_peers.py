@@ -32,7 +32,7 @@ class Fetch:
 
     Args:
         url: Of the file.
-        directory: To save in.
+        directory: To save in; absolute.
         name: To save as.
         connections: At once, as far as the peer goes.
         ca_file: What to trust instead of the system's certificates, None for those.
@@ -58,7 +58,7 @@ class Batch:
     Args:
         base: URL of that directory, without a slash at its end.
         names: Of the files.
-        directory: To save in.
+        directory: To save in; absolute.
         connections: At once.
         ca_file: As in `Fetch`.
     """
@@ -158,7 +158,7 @@ class Peer:
 
 def by_name(name: str) -> Peer:
     """Give a peer; KeyError where there is none of that name."""
-    return {peer.name: peer for peer in PEERS}[name]
+    return {peer.name: peer for peer in (*PEERS, URLLIB)}[name]
 
 
 def plain() -> Peer:
@@ -335,11 +335,15 @@ WGET2 = Peer(
     make=_wget2,
     many=_wget2_many,
     flags=(
-        Flag(text="--max-threads={n}", why="connections; its default is 5"),
-        Flag(text="--chunk-size=16M", why="one file in parts; it does not by default"),
+        Flag(text="--max-threads={n}", why="many files: as many at once"),
+        Flag(
+            text="--chunk-size=16M",
+            why="one file in parts; 1.99.1 gets them one by one over one connection",
+        ),
     ),
     source="apt install wget2",
     program="wget2",
+    most_connections=1,
 )
 
 

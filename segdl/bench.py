@@ -1,7 +1,8 @@
-"""What `segdl bench` measures: one plain stream beside segdl, on the same origin.
+"""What `segdl bench` measures: one plain stream and peers beside segdl.
 
-    OriginProcess ──URL──┬─> plain_stream   curl, or urllib, in a process of its own
-    (or any other URL)   └─> segdl_stream   an engine with given settings
+    OriginProcess ──URL──┬─> peer_stream    another downloader, in its own processes;
+    (or any other URL)   │                  the plain stream is curl's, or urllib's
+                         └─> segdl_stream   an engine with given settings
                                  │
              alternated, repeated; every file hashed, compared, removed
                                  v
@@ -16,6 +17,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +25,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from segdl import _fs
+from segdl import _fs, _peers
 from segdl._digests import new_hasher
+from segdl._peers import Fetch
 from segdl._redaction import redact_text
 from segdl._urls import redact
 from segdl.config import EngineConfig
@@ -39,8 +42,9 @@ __all__ = [
     "blob_url",
     "compare",
     "origin_process",
-    "plain_stream",
-    "plain_tool",
+    "peer_stream",
+    "peer_variants",
+    "plain_variant",
     "segdl_stream",
     "sha256_of",
 ]
@@ -62,13 +66,6 @@ def watch():
 from segdl.testing.__main__ import serve
 threading.Thread(target=watch, daemon=True).start()
 sys.exit(serve(sys.argv[1:]))
-"""
-# The URL comes over stdin: an argument would show it to every user of the machine.
-_URLLIB = """
-import shutil, sys, urllib.request
-with urllib.request.urlopen(sys.stdin.readline().strip()) as answer:
-    with open(sys.argv[1], "wb") as file:
-        shutil.copyfileobj(answer, file, 1 << 20)
 """
 
 
@@ -99,13 +96,15 @@ class Variant:
 
     Args:
         name: For the table.
-        plain: One plain stream; the rest does not apply then.
+        plain: One plain stream.
+        peer: Name of the downloader, None for segdl; the rest does not apply then.
         connections: As in `EngineConfig`.
         processes: As in `EngineConfig`.
     """
 
     name: str
     plain: bool = False
+    peer: str | None = None
     connections: int | Literal["auto"] = "auto"
     processes: int | Literal["auto"] = "auto"
 
@@ -117,11 +116,13 @@ class Result:
 
     Args:
         variant: Which one.
-        runs: In order, one or more.
+        runs: In order, one or more; none where it failed.
+        failure: Why a peer failed, which ends the measurement of no other.
     """
 
     variant: Variant
     runs: tuple[Measurement, ...]
+    failure: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -214,50 +215,65 @@ def blob_digest(size: int) -> str:
     return Blob(SEED, size).digest("sha256")
 
 
-def plain_tool() -> str:
-    """Give the name of what makes the plain stream: curl when installed, or urllib."""
-    from shutil import which
+def plain_variant() -> Variant:
+    """Give the plain stream: curl's when it is installed, or urllib's."""
+    name = _peers.plain().name
+    return Variant(name=f"{name}, one stream", plain=True, peer=name)
 
-    return "curl" if which("curl") else "urllib"
+
+def peer_variants() -> tuple[list[Variant], list[str]]:
+    """Give the peers beside the plain stream, and say which are not installed."""
+    others = [peer for peer in _peers.PEERS if peer is not _peers.plain()]
+    found = [peer for peer in others if peer.find() is not None]
+    missing = [f"{peer.name} ({peer.source})" for peer in others if peer.find() is None]
+    return [Variant(name=peer.name, peer=peer.name) for peer in found], missing
 
 
-def plain_stream(url: str, path: str, progress: Progress | None = None) -> Measurement:
+def peer_stream(
+    name: str, url: str, path: str, progress: Progress | None = None
+) -> Measurement:
     """
-    Download over one connection, as a plain program does, in a process of its own.
+    Download with another program, in processes of its own.
 
     Args:
+        name: Of the peer.
         url: What to fetch.
         path: Of the new file.
         progress: Called ten times a second.
 
     Raises:
-        SegdlError: The program failed.
+        SegdlError: The program failed, or is not installed.
     """
-    if plain_tool() == "curl":
-        # -q: without the user's ~/.curlrc, which may change what is measured.
-        command = ["curl", "-q", "--silent", "--show-error", "--fail", "--location"]
-        command += ["--globoff", "--output", path, "--config", "-"]
-        escaped = url.replace("\\", "\\\\").replace('"', '\\"')
-        text = f'url = "{escaped}"\n'
-    else:
-        command, text = [sys.executable, "-c", _URLLIB, path], f"{url}\n"
-    before, began = _cpu_seconds(), time.monotonic()
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        assert process.stdin is not None
-        process.stdin.write(text.encode())
-        process.stdin.close()
-        _wait(process, path, progress)
-        seconds = time.monotonic() - began
-        if process.returncode:
-            assert process.stderr is not None
-            lines = process.stderr.read().decode(errors="replace").split("\n")
-            reason = next((line for line in reversed(lines) if line.strip()), "")
-            raise SegdlError(
-                f"{command[0]} could not download {redact(url)}: {redact_text(reason)}"
-            )
-    finally:
-        _stop(process)
+    peer = _peers.by_name(name)
+    found = peer.find()
+    if found is None:
+        raise SegdlError(f"{name} is not installed: {peer.source}")
+    directory, file_name = os.path.split(os.path.abspath(path))
+    made = peer.make(found, Fetch(url=url, directory=directory, name=file_name))
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as said:
+        source.write(made.text.encode())
+        source.seek(0)
+        before, began = _cpu_seconds(), time.monotonic()
+        process = subprocess.Popen(
+            made.command,
+            cwd=directory,
+            env={**os.environ, **made.variables},
+            stdin=source,
+            stdout=said,
+            stderr=said,
+        )
+        try:
+            _wait(process, path, progress)
+            seconds = time.monotonic() - began
+        finally:
+            _stop(process)
+        said.seek(0)
+        lines = said.read().decode(errors="replace").split("\n")
+    if process.returncode or not os.path.exists(path):
+        reason = next((line for line in reversed(lines) if line.strip()), "no file")
+        raise SegdlError(
+            f"{name} could not download {redact(url)}: {redact_text(reason)}"
+        )
     return Measurement(
         seconds=seconds,
         cpu_seconds=_cpu_seconds() - before,
@@ -359,20 +375,30 @@ def compare(
         A result for each variant, in their order.
 
     Raises:
-        IntegrityError: A file is not the one expected.
-        SegdlError: A download failed.
+        IntegrityError: A file of the plain stream or segdl is not the one expected.
+        SegdlError: A download of either failed.
     """
     runs: list[list[Measurement]] = [[] for _ in variants]
+    failures: dict[Variant, str] = {}
     for number in range(1, repeat + 1):
         for variant, measured in zip(variants, runs, strict=True):
+            if variant in failures:
+                continue
             if started is not None:
                 started(variant, number)
-            measurement = _measure(url, directory, variant)
-            expected = expected or measurement.sha256
-            check(variant.name, measurement, expected)
-            measured.append(measurement)
+            try:
+                measurement = _measure(url, directory, variant)
+                expected = expected or measurement.sha256
+                check(variant.name, measurement, expected)
+            except SegdlError as error:
+                if variant.peer is None or variant.plain:
+                    raise
+                failures[variant] = str(error)
+                measured.clear()
+            else:
+                measured.append(measurement)
     return [
-        Result(variant=variant, runs=tuple(measured))
+        Result(variant=variant, runs=tuple(measured), failure=failures.get(variant))
         for variant, measured in zip(variants, runs, strict=True)
     ]
 
@@ -380,15 +406,16 @@ def compare(
 def _measure(url: str, directory: str, variant: Variant) -> Measurement:
     path = os.path.join(directory, "bench.bin")
     try:
-        if variant.plain:
-            return plain_stream(url, path)
+        if variant.peer is not None:
+            return peer_stream(variant.peer, url, path)
         config = EngineConfig(
             connections=variant.connections, processes=variant.processes
         )
         return segdl_stream(url, path, config)
     finally:
-        if os.path.exists(path):
-            os.unlink(path)
+        # A peer that failed leaves what it keeps beside its file, too.
+        for name in os.listdir(directory):
+            os.unlink(os.path.join(directory, name))
 
 
 def check(name: str, measurement: Measurement, expected: str) -> None:

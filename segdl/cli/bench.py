@@ -42,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--demo", action="store_true", help="show one plain stream, then segdl, live")
     add("--connections", default="auto", metavar="N,...", help="to sweep over")
     add("--processes", default="auto", metavar="N,...", help="to sweep over")
+    peers = "also every other downloader that is installed; some show the URL to ps"
+    add("--peers", action="store_true", help=peers)
     add("--size", metavar="BYTES", help="of the origin's file; k, M, G (256M)")
     add("--rate", metavar="RATE", help="of each connection; k, M, G (32M)")
     add("--latency", type=float, default=0.0, metavar="SECONDS", help="of each answer")
@@ -59,11 +61,23 @@ class _Scenario:
     title: str
     facts: dict[str, Any]
     results: list[Result]
+    missing: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """What is measured, and where; `missing` says which peers are not installed."""
+
+    args: argparse.Namespace
+    console: Console
+    directory: str
+    variants: Sequence[Variant]
+    missing: list[str]
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """Measure; give the exit code."""
-    variants = _variants(args)
+    variants, missing = _variants(args)
     size = int(_number("--size", args.size, 1024 * MIB if args.demo else 256 * MIB))
     rate = _number("--rate", args.rate, 32 * MIB)
     if args.repeat < 1 or not 0 <= args.latency < 3600:
@@ -78,15 +92,19 @@ def run(args: argparse.Namespace, console: Console) -> int:
 
             _refuse_with_demo(args)
             return run_demo(console, directory, size, rate, args.latency)
+        plan = _Plan(
+            args=args,
+            console=console,
+            directory=directory,
+            variants=variants,
+            missing=missing,
+        )
         if args.url is not None:
-            scenarios = [_foreign(args, console, directory, variants)]
+            scenarios = [_foreign(plan)]
         else:
             require_space(directory, size)
             expected = bench.blob_digest(size)
-            scenarios = [
-                _embedded(args, console, directory, variants, size, each, expected)
-                for each in (rate, None)
-            ]
+            scenarios = [_embedded(plan, size, each, expected) for each in (rate, None)]
     if args.json is not None:
         _write_json(args.json, scenarios)
     if args.plot is not None:
@@ -94,11 +112,15 @@ def run(args: argparse.Namespace, console: Console) -> int:
     return OK
 
 
-def _variants(args: argparse.Namespace) -> list[Variant]:
-    """Make the plain stream, and segdl for each combination of the two sweeps."""
+def _variants(args: argparse.Namespace) -> tuple[list[Variant], list[str]]:
+    """
+    Make the plain stream, segdl for each combination of the two sweeps, and the peers.
+
+    Also say which peers are not installed.
+    """
     connections = _sweep("--connections", args.connections)
     processes = _sweep("--processes", args.processes)
-    variants = [Variant(name=f"{bench.plain_tool()}, one stream", plain=True)]
+    variants = [bench.plain_variant()]
     for c in connections:
         for p in processes:
             name = "segdl"
@@ -106,7 +128,8 @@ def _variants(args: argparse.Namespace) -> list[Variant]:
             name += "" if p == "auto" else f" --processes {p}"
             EngineConfig(connections=c, processes=p)  # refuses what is out of range
             variants.append(Variant(name=name, connections=c, processes=p))
-    return variants
+    peers, missing = bench.peer_variants() if args.peers else ([], [])
+    return [*variants, *peers], missing
 
 
 def _sweep(option: str, text: str) -> list[int | Literal["auto"]]:
@@ -133,8 +156,8 @@ def _number(option: str, text: str | None, default: float) -> float:
 
 
 def _refuse_with_demo(args: argparse.Namespace) -> None:
-    for name in ("url", "json", "plot"):
-        if getattr(args, name) is not None:
+    for name in ("url", "json", "plot", "peers"):
+        if getattr(args, name):
             raise UsageError(f"--demo goes without {name.upper()}")
 
 
@@ -180,59 +203,37 @@ def _terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _embedded(
-    args: argparse.Namespace,
-    console: Console,
-    directory: str,
-    variants: Sequence[Variant],
-    size: int,
-    rate: float | None,
-    expected: str,
-) -> _Scenario:
+def _embedded(plan: _Plan, size: int, rate: float | None, expected: str) -> _Scenario:
     """Measure against the embedded origin."""
+    latency = plan.args.latency
     limit = "unthrottled" if rate is None else f"{rate_text(rate)} per connection"
     title = f"embedded origin, {limit}, {bytes_text(size)}"
-    if args.latency:
-        title += f", {args.latency:g} s latency"
-    facts = {"origin": "embedded", "rate": rate, "latency": args.latency, "size": size}
-    with bench.origin_process(rate=rate, latency=args.latency) as base:
-        url = bench.blob_url(base, size)
-        return _scenario(
-            args, console, directory, variants, url, title, facts, expected
-        )
+    if latency:
+        title += f", {latency:g} s latency"
+    facts = {"origin": "embedded", "rate": rate, "latency": latency, "size": size}
+    with bench.origin_process(rate=rate, latency=latency) as base:
+        return _scenario(plan, bench.blob_url(base, size), title, facts, expected)
 
 
-def _foreign(
-    args: argparse.Namespace,
-    console: Console,
-    directory: str,
-    variants: Sequence[Variant],
-) -> _Scenario:
+def _foreign(plan: _Plan) -> _Scenario:
     """Measure against somebody's server; the first file says what is right."""
-    title = redact(args.url)
-    return _scenario(
-        args, console, directory, variants, args.url, title, {"origin": title}, None
-    )
+    title = redact(plan.args.url)
+    return _scenario(plan, plan.args.url, title, {"origin": title}, None)
 
 
 def _scenario(
-    args: argparse.Namespace,
-    console: Console,
-    directory: str,
-    variants: Sequence[Variant],
-    url: str,
-    title: str,
-    facts: dict[str, Any],
-    expected: str | None,
+    plan: _Plan, url: str, title: str, facts: dict[str, Any], expected: str | None
 ) -> _Scenario:
+    args, console = plan.args, plan.console
+
     def started(variant: Variant, number: int) -> None:
         if not args.quiet:
             console.note(f"{title}: {variant.name}, run {number} of {args.repeat}")
 
     results = bench.compare(
         url,
-        directory,
-        variants,
+        plan.directory,
+        plan.variants,
         repeat=args.repeat,
         expected=expected,
         started=started,
@@ -241,8 +242,10 @@ def _scenario(
     console.result(f"{title}; {how}")
     for line in table(results):
         console.result(line)
+    for each in plan.missing:
+        console.result(f"  not installed: {each}")
     console.result("")
-    return _Scenario(title=title, facts=facts, results=results)
+    return _Scenario(title=title, facts=facts, results=results, missing=plan.missing)
 
 
 def table(results: Sequence[Result]) -> list[str]:
@@ -262,6 +265,8 @@ def table(results: Sequence[Result]) -> list[str]:
         f"  {result.variant.name:<{width}}  {result.seconds:>8.2f}"
         f"  {rate_text(result.bytes_per_second):>12}  {result.cpu_seconds:>6.2f}"
         f"  {base / max(result.seconds, 1e-9):>5.1f}x  same"
+        if result.failure is None
+        else f"  {result.variant.name:<{width}}  failed: {result.failure}"
         for result in results
     ]
     return lines
@@ -270,7 +275,6 @@ def table(results: Sequence[Result]) -> list[str]:
 def _write_json(path: str, scenarios: Sequence[_Scenario]) -> None:
     import json
     import platform
-    from dataclasses import asdict
 
     from segdl._version import __version__
 
@@ -283,16 +287,9 @@ def _write_json(path: str, scenarios: Sequence[_Scenario]) -> None:
             {
                 **scenario.facts,
                 "title": scenario.title,
+                "missing": scenario.missing,
                 "results": [
-                    {
-                        **asdict(result.variant),
-                        "seconds": result.seconds,
-                        "cpu_seconds": result.cpu_seconds,
-                        "bytes_per_second": result.bytes_per_second,
-                        "factor": scenario.results[0].seconds / result.seconds,
-                        "runs": [asdict(each) for each in result.runs],
-                    }
-                    for result in scenario.results
+                    _figures(result, scenario.results[0]) for result in scenario.results
                 ],
             }
             for scenario in scenarios
@@ -304,6 +301,24 @@ def _write_json(path: str, scenarios: Sequence[_Scenario]) -> None:
             file.write("\n")
     except OSError as exc:
         raise _fs.storage_error(exc, f"write {path}") from exc
+
+
+def _figures(result: Result, base: Result) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    figures = {
+        **asdict(result.variant),
+        "failure": result.failure,
+        "runs": [asdict(each) for each in result.runs],
+    }
+    if result.failure is not None:
+        return figures
+    return figures | {
+        "seconds": result.seconds,
+        "cpu_seconds": result.cpu_seconds,
+        "bytes_per_second": result.bytes_per_second,
+        "factor": base.seconds / result.seconds,
+    }
 
 
 def _require_matplotlib() -> None:
@@ -324,8 +339,9 @@ def _plot(path: str, scenarios: Sequence[_Scenario]) -> None:
         len(scenarios), 1, figsize=(9, 3.2 * len(scenarios)), squeeze=False
     )
     for axis, scenario in zip(axes[:, 0], scenarios, strict=True):
-        names = [result.variant.name for result in scenario.results]
-        rates = [result.bytes_per_second / MIB for result in scenario.results]
+        measured = [each for each in scenario.results if each.failure is None]
+        names = [result.variant.name for result in measured]
+        rates = [result.bytes_per_second / MIB for result in measured]
         axis.barh(names[::-1], rates[::-1])
         axis.set_title(scenario.title, fontsize=10)
         axis.set_xlabel("MiB/s")

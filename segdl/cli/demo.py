@@ -42,7 +42,7 @@ def run_demo(
         IntegrityError: A file is not the origin's.
     """
     require_space(directory, size)
-    tool = bench.plain_tool()
+    plain_one = bench.plain_variant()
     path = os.path.join(directory, "demo.bin")
     with bench.origin_process(rate=rate, latency=latency) as base:
         url = bench.blob_url(base, size)
@@ -52,11 +52,11 @@ def run_demo(
         )
         # Meanwhile: the plain stream needs next to nothing of the processor.
         expected = _Digest(size)
-        with _bar(console, f"{tool}, one stream", size) as draw:
-            plain = bench.plain_stream(url, path, draw)
+        with _bar(console, plain_one.name, size) as draw:
+            plain = bench.peer_stream(plain_one.peer or "", url, path, draw)
         os.unlink(path)
-        _tell(console, f"{tool}, one stream", plain)
-        bench.check(tool, plain, expected.wait())
+        _tell(console, plain_one.name, plain)
+        bench.check(plain_one.name, plain, expected.wait())
         with _bar(console, "segdl", size) as draw:
             ours = bench.segdl_stream(url, path, EngineConfig(), draw)
         os.unlink(path)

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cli_program import Program
 
-from segdl import bench
+from segdl import _peers, bench
 from segdl.errors import IntegrityError, SegdlError
 from segdl.testing import Origin
 
@@ -65,7 +66,7 @@ def test_bench_tells_a_failure(program: Program, segdl_origin: Origin) -> None:
 
 def test_a_wrong_file_is_no_measurement(segdl_origin: Origin, tmp_path: Path) -> None:
     """Every file is compared; speed without the right bytes counts for nothing."""
-    variants = [bench.Variant(name="plain", plain=True)]
+    variants = [bench.plain_variant()]
     url = segdl_origin.blob_url(2, MIB)
     with pytest.raises(IntegrityError):
         bench.compare(url, str(tmp_path), variants, expected=bench.blob_digest(MIB))
@@ -74,23 +75,69 @@ def test_a_wrong_file_is_no_measurement(segdl_origin: Origin, tmp_path: Path) ->
 
 @pytest.mark.parametrize("tool", ["curl", "urllib"])
 def test_a_plain_stream_is_one_connection(
-    segdl_origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tool: str
+    segdl_origin: Origin, tmp_path: Path, tool: str
 ) -> None:
     """curl or urllib: one request, without ranges, the whole file."""
-    if tool == "urllib":
-        monkeypatch.setattr(bench, "plain_tool", lambda: "urllib")
-    elif bench.plain_tool() != "curl":
-        pytest.skip("curl is not installed")
+    if _peers.by_name(tool).find() is None:
+        pytest.skip(f"{tool} is not installed")
     seen: list[int] = []
     url = segdl_origin.blob_url(1, MIB, rate="4M")
     path = str(tmp_path / "a")
-    measured = bench.plain_stream(url, path, lambda done, _: seen.append(done))
+    measured = bench.peer_stream(tool, url, path, lambda done, _: seen.append(done))
     assert measured.sha256 == segdl_origin.blob(1, MIB).digest("sha256")
     (entry,) = segdl_origin.log.entries
     assert (entry.status, entry.range) == (200, None)
     assert seen == sorted(seen)
     with pytest.raises(SegdlError):
-        bench.plain_stream(f"{segdl_origin.url}/status/404", path)
+        bench.peer_stream(tool, f"{segdl_origin.url}/status/404", str(tmp_path / "b"))
+
+
+def test_the_plain_stream_needs_no_curl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python's own urllib takes its place."""
+    monkeypatch.setenv("PATH", "")
+    assert bench.plain_variant().peer == "urllib"
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside curl three: one that is urllib under another name, one that lies, one gone."""
+    lying = "open(json.loads(sys.stdin.readline())[0], 'w').write('lies')"
+
+    def lie(found: str, fetch: _peers.Fetch) -> _peers.Invocation:
+        command = (found, "-c", f"import json, sys; {lying}")
+        return _peers.Invocation(command=command, text=json.dumps([fetch.path]))
+
+    flags = (_peers.Flag(text="-n {n}", why="to be fast"),)
+    peers = (
+        _peers.CURL,
+        replace(_peers.URLLIB, name="true"),
+        _peers.Peer(
+            name="false", make=lie, flags=flags, source="make false", package="json"
+        ),
+        _peers.Peer(
+            name="gone", make=lie, flags=flags, source="buy gone", program="no-such"
+        ),
+    )
+    monkeypatch.setattr(_peers, "PEERS", peers)
+
+
+@pytest.mark.usefixtures("fakes")
+def test_peers_are_measured_beside(inside: Program, tmp_path: Path) -> None:
+    """A right one has figures, a wrong one its reason, a missing one a name."""
+    ran = inside(
+        *("bench", "--peers", "--size", "1M", "--rate", "8M", "--repeat", "1", "-q"),
+        *("--json", str(tmp_path / "out.json"), "--dir", str(tmp_path)),
+    )
+    assert ran.code == 0
+    assert ran.out.count("not installed: gone (buy gone)") == 2
+    document = json.loads((tmp_path / "out.json").read_text())
+    for scenario in document["scenarios"]:
+        assert scenario["missing"] == ["gone (buy gone)"]
+        results = {result["name"]: result for result in scenario["results"]}
+        assert results["true"]["runs"][0]["sha256"] == bench.blob_digest(MIB)
+        assert results["false"]["runs"] == []
+        assert "the origin's is" in results["false"]["failure"]
+    assert os.listdir(tmp_path) == ["out.json"]
 
 
 def test_the_demo_shows_both_and_proves_both(program: Program) -> None:
