@@ -144,18 +144,33 @@ class Way:
         finally:
             reader.cancel()
 
+    @property
+    def room_bytes(self) -> int:
+        """How many more may be on their way now."""
+        return self._window - self._on_their_way
+
+    def sent(self, count: int) -> None:
+        """Take note of bytes that are on their way."""
+        self._on_their_way += count
+
+    def acknowledge(self, count: int) -> None:
+        """Take note of bytes that have arrived, as the sender hears of them."""
+        self._on_their_way -= count
+        self._window = min(self._window + count, WINDOW_BYTES)
+        self._changed.set()
+
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
         data = b"-"
         while data:
-            while self._on_their_way >= self._window:
+            while self.room_bytes <= 0:
                 await self._change()
-            room = min(self._window - self._on_their_way, _CHUNK_BYTES)
             try:
-                data = await loop.sock_recv(self._source, room)
+                count = min(self.room_bytes, _CHUNK_BYTES)
+                data = await loop.sock_recv(self._source, count)
             except OSError:
                 data = b""
-            self._on_their_way += len(data)
+            self.sent(len(data))
             self._queue.append((loop.time() + self._one_way, data))
             self._changed.set()
 
@@ -170,12 +185,7 @@ class Way:
                 self._target.shutdown(socket.SHUT_WR)
                 return
             await loop.sock_sendall(self._target, data)
-            loop.call_later(self._one_way, self._acknowledge, len(data))
-
-    def _acknowledge(self, count: int) -> None:
-        self._on_their_way -= count
-        self._window = min(self._window + count, WINDOW_BYTES)
-        self._changed.set()
+            loop.call_later(self._one_way, self.acknowledge, len(data))
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -23,7 +23,7 @@ find_python() {
 
 # ensure_venv [EXTRAS]: make .venv where there is none, and install segdl with the
 # extras into it, unless that was done since pyproject.toml last changed. Scripts that
-# are started at the same time do that one after the other.
+# are started at the same time do that one after the other. Fails when pip does.
 ensure_venv() {
     local extras="${1:-}" stamp base
     exec 9<"$root"
@@ -41,7 +41,8 @@ ensure_venv() {
     if [[ "$root/pyproject.toml" -nt "$stamp" ]]; then
         say "installing segdl${extras:+ with its extras: $extras}"
         PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
-            "$python" -m pip install --quiet --editable "$root${extras:+[$extras]}"
+            "$python" -m pip install --quiet --editable "$root${extras:+[$extras]}" ||
+            return
         touch "$stamp"
     fi
     exec 9<&-

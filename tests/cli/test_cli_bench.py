@@ -100,7 +100,7 @@ def test_the_plain_stream_needs_no_curl(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside curl three: one that is urllib under another name, one that lies, one gone."""
+    """Beside curl: urllib under another name, one that lies, and one that is gone."""
     lying = "open(json.loads(sys.stdin.readline())[0], 'w').write('lies')"
 
     def lie(found: str, fetch: _peers.Fetch) -> _peers.Invocation:
