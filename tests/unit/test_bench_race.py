@@ -214,8 +214,7 @@ def test_the_plot_is_drawn(tmp_path: Path) -> None:
     saved.write_text(json.dumps(asdict(drawn)))
     # In a process of its own: matplotlib keeps its fonts open.
     code = (
-        "import sys; from pathlib import Path; from bench._processes import ROOT
-from bench._publish import draw; "
+        "import sys; from pathlib import Path; from bench._publish import draw; "
         "from bench._report import load; draw(load(Path(sys.argv[1])), sys.argv[2])"
     )
     command = [sys.executable, "-c", code, str(saved), str(path)]
