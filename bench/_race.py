@@ -2,7 +2,7 @@
 
     round 1   A  B  C  D  E        all of them; here their memory is sampled too
     round 2   B  C  D  E  A        the peers that were fastest so far
-    round 3   C  A  B              the fastest three, until the last round
+    round 3   C  A  B              the fastest two and ours, until the last round
     round 4   A  B  C
 
 Between two runs, and not counted: the file is compared and removed, everything is
@@ -21,7 +21,7 @@ from bench._contenders import Contender
 from bench._course import Failed
 
 # How many peers run in the second round, and in those after it.
-_SECOND, _LATER = 6, 3
+_SECOND, _LATER = 5, 2
 SAMPLE_SECONDS = 0.1
 
 

@@ -21,7 +21,7 @@ from bench.batch import batch_files, batch_lap
 CONNECTIONS = (1, 4, 16, 64)
 SIZES = (64 * MIB, 256 * MIB, GIB, 4 * GIB)
 FILES = (1, 10, 1000)
-_RUNS = 3
+_RUNS = 2
 # The most that the last figure of a row may be over its least.
 _FLAT = 1.25
 
@@ -52,7 +52,7 @@ def run_growth(settings: Settings) -> Section:
         header=("", "at", "wall s", "CPU s a GiB", "peak PSS MiB"),
     )
     curves: dict[str, Callable[[], list[Point]]] = {
-        "connections": lambda: _connections(settings, 2 * largest),
+        "connections": lambda: _connections(settings, largest),
         "size": lambda: _sizes(settings, 4 * largest),
         "files": lambda: _files(settings, largest),
     }

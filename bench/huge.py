@@ -15,7 +15,7 @@ import shutil
 from pathlib import Path
 
 from bench._cache import cached_bytes, watching_unwritten
-from bench._contenders import Contender, peers, segdl
+from bench._contenders import Contender, segdl
 from bench._content import (
     GIB,
     MIB,
@@ -32,12 +32,10 @@ _SAMPLE_SECONDS = 0.25
 _LEFT_AT_LEAST = 0.95
 _UNWRITTEN_MOST_MIB = 256.0
 _PSS_MOST_MIB = 80.0
-# Beside segdl, for contrast: a peer that writes as most do.
-_BESIDE = "curl"
 
 
 def run_huge(settings: Settings) -> Section:
-    """Fetch it with segdl; in a full run with a peer, too."""
+    """Fetch it with segdl."""
     size = (5 if settings.quick else 40) * GIB
     section = Section(
         title=f"huge: {show_size(size)}, http to {filesystem(settings.directory)}",
@@ -60,12 +58,11 @@ def run_huge(settings: Settings) -> Section:
         with served(
             settings, source, server="directio 1m; output_buffers 1 2m;"
         ) as course:
-            for contender in [ours, *peers(lambda peer: peer.name == _BESIDE)]:
-                try:
-                    _one(contender, course, other, section)
-                except Failed as error:
-                    section.exact = section.exact and contender.is_peer
-                    section.notes.append(f"{contender.name}: {error}")
+            try:
+                _one(ours, course, other, section)
+            except Failed as error:
+                section.exact = False
+                section.notes.append(f"{ours.name}: {error}")
     finally:
         shutil.rmtree(files)
     _check(section, ours.name)

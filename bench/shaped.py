@@ -23,8 +23,9 @@ _USUAL = 16
 _MANY = 64
 _CAP = 4
 _ROUND_TRIP = 0.1
-# Twice what the slowest scenario takes at best.
-_LIMIT_SECONDS = 30.0
+# Who needs more than so many times the ideal time, and than so long, is stopped.
+_PATIENCE = 2.5
+_PATIENCE_SECONDS = 12.0
 _ALONE = (
     "left out, as one connection takes the whole size at its rate: curl, wget2 (in "
     "parts, but one by one), hf http_get"
@@ -161,7 +162,8 @@ def run_far(settings: Settings) -> Section:
 
 
 def _run(settings: Settings, scenario: Scenario) -> Section:
-    section, _ = run(settings, replace(scenario, limit_seconds=_LIMIT_SECONDS))
+    limit = max(_PATIENCE_SECONDS, _PATIENCE * (scenario.ideal or 0.0))
+    section, _ = run(settings, replace(scenario, limit_seconds=limit))
     section.notes.append(_BURST)
     return section
 

@@ -16,7 +16,7 @@ from bench._report import Check, Section, spread
 from bench._settings import Settings
 from segdl._peers import Invocation
 
-_RUNS = 10
+_RUNS = 7
 _LIMITS_MS = {"segdl, 1 MiB": 200.0, "import segdl": 60.0}
 
 

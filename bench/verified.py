@@ -31,7 +31,7 @@ def run_verified(settings: Settings) -> Section:
             f"{_LINK} MiB/s in all",
             size=settings.size,
             contenders=[without, verified],
-            rounds=settings.repeat,
+            rounds=min(3, settings.repeat),
             limits=[Limit(contender=verified.name, most=_MOST, over=without.name)],
             # Many connections: what each may have in its first second is let through
             # at once, which so is less than one request's range.

@@ -193,13 +193,13 @@ def _curl_lines(url: str) -> str:
 def _curl_base(found: str, ca_file: str | None) -> list[str]:
     # -q: without the user's ~/.curlrc, which may change what is measured.
     command = [found, "-q", "--silent", "--show-error", "--fail", "--location"]
-    command += ["--globoff", "--config", "-"]
+    command.append("--globoff")
     return [*command, "--cacert", ca_file] if ca_file else command
 
 
 def _curl(found: str, fetch: Fetch) -> Invocation:
     command = [*_curl_base(found, fetch.ca_file), "--output", fetch.path]
-    return Invocation(command=tuple(command), text=_curl_lines(fetch.url))
+    return Invocation(command=(*command, "--config", "-"), text=_curl_lines(fetch.url))
 
 
 def _curl_many(found: str, batch: Batch) -> Invocation:
@@ -207,6 +207,8 @@ def _curl_many(found: str, batch: Batch) -> Invocation:
         *_curl_base(found, batch.ca_file),
         *("--parallel", "--parallel-max", str(batch.connections)),
         *("--remote-name-all", "--output-dir", batch.directory),
+        # Last: options after the URLs would be those of further ones.
+        *("--config", "-"),
     ]
     text = "".join(_curl_lines(url) for url in batch.urls)
     return Invocation(command=tuple(command), text=text)
@@ -318,7 +320,7 @@ def _wget2_base(found: str, connections: int, ca_file: str | None) -> list[str]:
 
 def _wget2(found: str, fetch: Fetch) -> Invocation:
     command = _wget2_base(found, fetch.connections, fetch.ca_file)
-    # With `-i -` it never ends when there are chunks (1.99.1).
+    # Not from its standard input: with `-i -` it never ends (1.99.1).
     return Invocation(
         command=(*command, "--chunk-size=16M", "-O", fetch.path, fetch.url)
     )
@@ -327,7 +329,8 @@ def _wget2(found: str, fetch: Fetch) -> Invocation:
 def _wget2_many(found: str, batch: Batch) -> Invocation:
     command = _wget2_base(found, batch.connections, batch.ca_file)
     text = "".join(f"{url}\n" for url in batch.urls)
-    return Invocation(command=(*command, "-i", "-", "-P", batch.directory), text=text)
+    command += ["-i", "/dev/stdin", "-P", batch.directory]
+    return Invocation(command=tuple(command), text=text)
 
 
 WGET2 = Peer(
