@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with work_directory(args.dir) as directory:
         settings = Settings(
             size=args.size or (256 * MIB if args.quick else 4 * GIB),
-            repeat=args.repeat or (2 if args.quick else 5),
+            repeat=args.repeat or (1 if args.quick else 5),
             quick=args.quick,
             directory=Path(directory),
             before=args.before,
@@ -123,7 +123,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help="small files, to see that it works")
-    add("--repeat", type=int, help="runs of each contender (5; quick: 2)")
+    add("--repeat", type=int, help="runs of each contender (5; quick: 1)")
     add("--size", type=parse_size, help="of the large file (4G; quick: 256M)")
     add("--only", choices=SCENARIOS, action="append", help="may be repeated")
     add("--dir", type=Path, help="where files are written; on a disk")

@@ -5,7 +5,7 @@ The peers and their flags are `segdl._peers`'s; here is only what segdl is calle
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,8 +99,3 @@ def missing(wanted: Callable[[Peer], bool] = lambda _: True) -> list[str]:
 def splits(peer: Peer) -> bool:
     """Tell whether a peer takes more than one connection for a file."""
     return peer.most_connections != 1
-
-
-def names_of(contenders: Sequence[Contender], *, are_peers: bool) -> list[str]:
-    """Give the names of the peers, or of ours."""
-    return [each.name for each in contenders if each.is_peer == are_peers]

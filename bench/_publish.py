@@ -15,9 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench._content import MIB
+from bench._content import GIB, MIB, show_size
 from bench._record import PERFORMANCE, PLOT, record
-from bench._report import Results, Section, table
+from bench._report import Results, table
 
 _CURVES = ("connections", "size", "files")
 
@@ -81,14 +81,32 @@ def draw(results: Results, path: Path) -> None:
     matplotlib: Any = import_module("matplotlib")
     matplotlib.use("Agg")  # needs no display
     pyplot: Any = import_module("matplotlib.pyplot")
-    figure = pyplot.figure(figsize=(10, 8), layout="constrained")
+    figure = pyplot.figure(figsize=(11, 9), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(3, 2))
     _draw_ratios(upper.subplots(), results)
-    growth = results.sections.get("growth", Section(title=""))
-    for axis, curve in zip(lower.subplots(1, 3), _CURVES, strict=True):
-        _draw_curve(axis, curve, growth.data.get(curve, {}))
+    axes = lower.subplots(1, len(_CURVES) + 1)
+    for axis, curve in zip(axes[:-1], _CURVES, strict=True):
+        _draw_curve(axis, curve, _points(results, curve))
+    _draw_tasks(axes[-1], _data(results, "tasks").get("tenths", []))
     figure.savefig(path, dpi=90)
     pyplot.close(figure)
+
+
+def _data(results: Results, scenario: str) -> dict[str, Any]:
+    section = results.sections.get(scenario)
+    return {} if section is None else section.data
+
+
+def _points(results: Results, curve: str) -> dict[str, dict[str, float]]:
+    """Give a curve of `growth`; that over the size ends with `huge`'s file."""
+    points: dict[str, dict[str, float]] = dict(_data(results, "growth").get(curve, {}))
+    if curve == "size":
+        for found in _data(results, "huge").values():
+            points[show_size(found["size"])] = {
+                "cpu_seconds_a_gib": found["cpu_seconds"] * GIB / found["size"],
+                "pss_bytes": found["peak_pss_bytes"],
+            }
+    return points
 
 
 def _draw_ratios(axis: Any, results: Results) -> None:
@@ -118,3 +136,10 @@ def _draw_curve(axis: Any, name: str, points: dict[str, dict[str, float]]) -> No
     other.set_ylim(bottom=0)
     for each in (axis, other):
         each.tick_params(labelsize=6)
+
+
+def _draw_tasks(axis: Any, tenths: list[float]) -> None:
+    axis.plot([10 * (number + 1) for number in range(len(tenths))], tenths, "o-")
+    axis.set_ylim(bottom=0)
+    axis.set_title("bytes a task, % of 100,000 tasks submitted", fontsize=8)
+    axis.tick_params(labelsize=6)

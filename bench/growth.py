@@ -64,6 +64,9 @@ def run_growth(settings: Settings) -> Section:
             section.notes.append(f"{name}: {error}")
             continue
         _add(section, name, points)
+    section.notes.append(
+        "a size past memory is `huge`'s; 100,000 tasks at once are `tasks`'s"
+    )
     return section
 
 

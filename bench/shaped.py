@@ -26,6 +26,7 @@ _ROUND_TRIP = 0.1
 # Who needs more than so many times the ideal time, and than so long, is stopped.
 _PATIENCE = 2.5
 _PATIENCE_SECONDS = 12.0
+_QUICK_PATIENCE_SECONDS = 5.0
 _ALONE = (
     "left out, as one connection takes the whole size at its rate: curl, wget2 (in "
     "parts, but one by one), hf http_get"
@@ -162,7 +163,8 @@ def run_far(settings: Settings) -> Section:
 
 
 def _run(settings: Settings, scenario: Scenario) -> Section:
-    limit = max(_PATIENCE_SECONDS, _PATIENCE * (scenario.ideal or 0.0))
+    least = _QUICK_PATIENCE_SECONDS if settings.quick else _PATIENCE_SECONDS
+    limit = max(least, _PATIENCE * (scenario.ideal or 0.0))
     section, _ = run(settings, replace(scenario, limit_seconds=limit))
     section.notes.append(_BURST)
     return section
