@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from statistics import median
 
 from bench._contenders import Contender
-from bench._course import Course, served, source_file
+from bench._course import Course, Failed, served, source_file
 from bench._race import (
     SAMPLE_SECONDS,
     Metric,
@@ -133,6 +133,8 @@ def _lap(course: Course, scenario: Scenario) -> Callable[..., Run]:
         course.prepare()
         invocation = contender.make(course.fetch(scenario.connections))
         usage = course.run(invocation, SAMPLE_SECONDS if sampled else None)
+        if not course.target.exists():
+            raise Failed("saved no file")
         target = str(course.target)
         sync = read = None
         if scenario.afterwards:

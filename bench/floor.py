@@ -49,7 +49,7 @@ def run_floor(settings: Settings) -> Section:
     floors = [
         Contender(
             name=f"floor, {mode}, {connections} connections",
-            make=partial(_command, program, settings.size, connections, mode),
+            make=partial(floor_command, program, settings.size, connections, mode),
             is_peer=True,
         )
         for mode in ("direct", "buffered")
@@ -71,9 +71,19 @@ def run_floor(settings: Settings) -> Section:
     return section
 
 
-def _command(
+def floor_command(
     program: Path, size: int, connections: int, mode: str, fetch: Fetch
 ) -> Invocation:
+    """
+    Give the command of the floor.
+
+    Args:
+        program: What `compiled` gave.
+        size: Of the file, in bytes.
+        connections: At once.
+        mode: "direct" or "buffered".
+        fetch: What to do.
+    """
     parts = urlsplit(fetch.url)
     return Invocation(
         command=(
