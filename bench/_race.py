@@ -21,7 +21,7 @@ from bench._contenders import Contender
 from bench._course import Failed
 
 # How many peers run in the second round, and in those after it.
-_SECOND, _LATER = 5, 2
+_SECOND, _LATER = 4, 2
 SAMPLE_SECONDS = 0.1
 
 

@@ -21,14 +21,14 @@ _MOST = 1.5
 def run_batch(settings: Settings) -> Section:
     """Measure everybody who takes a list of URLs."""
     count = COUNT // 10 if settings.quick else COUNT
-    ours = [segdl(), segdl("--durability", "none"), segdl("-j", str(_AT_ONCE))]
+    ours = [segdl(), segdl("--durability", "none")]
     scenario = Scenario(
         title=f"batch: {count:,} files of 1 MiB, http to disk",
         size=count * MIB,
         contenders=[*ours, *peers(_takes_many)],
         connections=_AT_ONCE,
         rounds=settings.repeat,
-        limits=[Limit(contender=each.name, most=_MOST) for each in ours[:2]],
+        limits=[Limit(contender=each.name, most=_MOST) for each in ours],
         limit_seconds=60.0,
         notes=[
             f"peers: {_AT_ONCE} files at once, where that can be told",

@@ -16,7 +16,7 @@ from bench._ideal import ideal_seconds
 from bench._report import Section
 from bench._scenario import Limit, Scenario, run
 from bench._settings import Settings
-from segdl._peers import Peer
+from segdl._peers import PEERS, Peer
 
 _SEGDL = segdl()
 _USUAL = 16
@@ -27,9 +27,8 @@ _ROUND_TRIP = 0.1
 _PATIENCE = 2.5
 _PATIENCE_SECONDS = 12.0
 _QUICK_PATIENCE_SECONDS = 5.0
-_ALONE = (
-    "left out, as one connection takes the whole size at its rate: curl, wget2 (in "
-    "parts, but one by one), hf http_get"
+_ALONE = "left out, as one connection takes the whole size at its rate: " + ", ".join(
+    peer.name for peer in PEERS if not splits(peer)
 )
 _BURST = (
     "nginx lets what a connection may have in its first second through at once, at "

@@ -556,12 +556,17 @@ PYPDL = Peer(
     make=_python(_PYPDL),
     many=_python_many(_PYPDL_MANY),
     flags=(
-        Flag(text="segments={n}", why="connections; its default is 5"),
+        Flag(
+            text="segments={n}",
+            why="connections; 1.5.7 takes one of a server that, as nginx, "
+            "repeats no Accept-Ranges in a 206",
+        ),
         Flag(text="display=False", why="nothing is drawn elsewhere"),
         Flag(text="max_concurrent={n}, multisegment=False", why="many small files"),
     ),
     source="pip install pypdl",
     package="pypdl",
+    most_connections=1,
 )
 
 PARFIVE = Peer(
