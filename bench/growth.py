@@ -21,7 +21,7 @@ from bench.batch import batch_files, batch_lap
 CONNECTIONS = (1, 4, 16, 64)
 SIZES = (64 * MIB, 256 * MIB, GIB, 4 * GIB)
 FILES = (1, 10, 1000)
-_RUNS = 2
+_RUNS, _QUICK_RUNS = 2, 1
 # The most that the last figure of a row may be over its least.
 _FLAT = 1.25
 
@@ -121,7 +121,7 @@ def _point(
     settings: Settings, course: Course, contender: Contender, label: str
 ) -> Point:
     usages = []
-    for _ in range(_RUNS):
+    for _ in range(_runs(settings)):
         course.prepare()
         made = contender.make(course.fetch(16))
         usages.append(course.run(made, SAMPLE_SECONDS))
@@ -143,7 +143,8 @@ def _files(settings: Settings, total: int) -> list[Point]:
         sources = batch_files(settings, count, total // count // 4096 * 4096)
         with served(settings, sources[0]) as course:
             runs = [
-                batch_lap(course, segdl(), sources, sampled=True) for _ in range(_RUNS)
+                batch_lap(course, segdl(), sources, sampled=True)
+                for _ in range(_runs(settings))
             ]
         size = sum(path.stat().st_size for path in sources)
         wall = median(run.wall for run in runs)
@@ -157,3 +158,7 @@ def _files(settings: Settings, total: int) -> list[Point]:
             )
         )
     return points
+
+
+def _runs(settings: Settings) -> int:
+    return _QUICK_RUNS if settings.quick else _RUNS

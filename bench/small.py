@@ -16,14 +16,15 @@ from bench._report import Check, Section, spread
 from bench._settings import Settings
 from segdl._peers import Invocation
 
-_RUNS = 7
+_RUNS, _QUICK_RUNS = 7, 3
 _LIMITS_MS = {"segdl, 1 MiB": 200.0, "import segdl": 60.0}
 
 
 def run_cold(settings: Settings) -> Section:
     """Measure 1 MiB with everybody, `import segdl`, and the bare interpreter."""
+    runs = _QUICK_RUNS if settings.quick else _RUNS
     section = Section(
-        title=f"cold: whole processes, {_RUNS} runs each",
+        title=f"cold: whole processes, {runs} runs each",
         header=("", "wall ms, median (min - max)", "CPU ms"),
     )
     shown: dict[str, tuple[list[float], list[float]]] = {}
@@ -33,7 +34,7 @@ def run_cold(settings: Settings) -> Section:
             made = contender.make(course.fetch(1))
             name = f"{contender.name}, 1 MiB"
             try:
-                shown[name] = _time(partial(course.run, made), course.target)
+                shown[name] = _time(partial(course.run, made), course.target, runs)
                 course.check()
             except Failed as error:
                 section.exact = section.exact and contender.is_peer
@@ -43,6 +44,7 @@ def run_cold(settings: Settings) -> Section:
             shown[name] = _time(
                 partial(course.run, Invocation(command=command)),
                 course.target,
+                runs,
             )
     for name, (walls, cpus) in shown.items():
         section.rows.append((name, spread(walls, 0), spread(cpus, 0)))
@@ -55,10 +57,12 @@ def run_cold(settings: Settings) -> Section:
     return section
 
 
-def _time(run: Callable[[], Usage], target: Path) -> tuple[list[float], list[float]]:
+def _time(
+    run: Callable[[], Usage], target: Path, runs: int
+) -> tuple[list[float], list[float]]:
     """Run a program some times; give wall and CPU milliseconds of each."""
     usages = []
-    for _ in range(_RUNS):
+    for _ in range(runs):
         target.unlink(missing_ok=True)
         usages.append(run())
     return (
