@@ -30,7 +30,10 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("SEGDL_") and not name.lower().endswith("_proxy")
+        if not name.startswith("SEGDL_")
+        and not name.lower().endswith("_proxy")
+        # Without its bytecode a program of Python is compiled at every start.
+        and name != "PYTHONDONTWRITEBYTECODE"
     }
     # Neither a configuration of the user's nor one in the current directory.
     kept["XDG_CONFIG_HOME"] = "/nonexistent"
