@@ -12,6 +12,7 @@ from bench._cache import cached_bytes, unwritten_bytes, watching_unwritten
 from bench._contenders import Contender
 from bench._content import MIB, make_file, same, warm
 from bench._measure import measure
+from bench._processes import environment
 from bench._scenario import Limit, Scenario, run
 from bench._server import Nginx
 from bench._settings import Settings
@@ -111,3 +112,14 @@ def test_a_scenario_from_its_server_to_its_table(tmp_path: Path) -> None:
     assert section.exact
     assert [check.kept for check in section.checks] == [True]
     assert [path.name for path in tmp_path.iterdir()] == ["files"]
+
+
+def test_programs_run_as_if_nobody_had_set_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No proxies, no settings, and Python with the bytecode it was installed with."""
+    names = ("https_proxy", "SEGDL_TIMEOUT", "PYTHONDONTWRITEBYTECODE")
+    for name in names:
+        monkeypatch.setenv(name, "1")
+    assert not set(names) & set(environment(ONE="1"))
+    assert environment(ONE="1")["ONE"] == "1"
