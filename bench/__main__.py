@@ -12,6 +12,7 @@ of a busy machine say little, and the report names every limit.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     args = _arguments(argv)
+    # Ended in any way, it stops its servers and removes its files.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     if args.publish:
         publish([load(path) for path in args.publish])
         return 0
