@@ -32,6 +32,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from segdl._health import Health
+from segdl._helpers import Helpers
 from segdl._job import Job
 from segdl._messages import (
     Answered,
@@ -120,10 +121,12 @@ class Scheduler:
         self._limit_rate = config.limit_rate
         self._shares: dict[int, float | None] = {}
         self._stopping = False
-        # Helper threads at work for each job; and whether they have anybody to tell.
+        self._helpers = Helpers("segdl-disk")
+        # How many are at work for each job; and whether they have anybody to tell.
         self._helping: Counter[Job] = Counter()
         self._ended = False
         self._wake_lock = threading.RLock()
+        self._woken = False
         self._thread = threading.Thread(
             target=self._run, name="segdl-engine", daemon=True
         )
@@ -154,9 +157,9 @@ class Scheduler:
         """Have something called on the scheduler's thread, soon."""
         with self._wake_lock:
             self._calls.append(call)
-            if self._wake_writer >= 0:
-                with contextlib.suppress(BlockingIOError):  # it is awake already
-                    os.write(self._wake_writer, b"\0")
+            if self._wake_writer >= 0 and not self._woken:
+                self._woken = True
+                os.write(self._wake_writer, b"\0")
 
     def start(self, job: Job) -> None:
         """Start a job."""
@@ -244,9 +247,8 @@ class Scheduler:
 
         with self._wake_lock:
             self._helping[job] += 1
-        thread = threading.Thread(target=run, name="segdl-disk", daemon=True)
         try:
-            start_without_signals(thread)
+            self._helpers.run(run)
         except RuntimeError as exc:
             refused = not_started(exc)
             self.post(lambda: self._for_job(job, done, None, refused))
@@ -314,8 +316,9 @@ class Scheduler:
     def _ready(self, fileobj: object, worker: Worker | None) -> None:
         if worker is None:
             with contextlib.suppress(BlockingIOError):
-                while os.read(self._wake_reader, 4096):
-                    pass
+                os.read(self._wake_reader, 4096)
+            # Afterwards: else the byte of a later post may be gone, and it believed in.
+            self._woken = False
         elif worker.event_fd < 0:
             return  # it died a moment ago
         elif fileobj == worker.command_fd:
@@ -560,6 +563,7 @@ class Scheduler:
         for worker in workers:
             worker.join(max(0.0, deadline - time.monotonic()))
             self._forget(worker)
+        self._helpers.close(_QUIT_SECONDS)
         self._selector.close()
         with self._wake_lock:
             os.close(self._wake_reader)
