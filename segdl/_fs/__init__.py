@@ -8,7 +8,9 @@
                      batch of records                  where the file system has it
 
 `_base` has directories and small files, `_append` the manifest's log, `_part` the part
-file as the parent holds it, `_writer` as a worker writes it, `_reader` files read back.
+file as the parent holds it, `_mark` what tells that one without a manifest is ours,
+`_writer` the part as a worker writes it, `_reader` files read back, `_system` the
+boot's id and the umask.
 
 An error of the system is wrapped once, here, into `StorageError` or one of its kinds:
 the message says what failed, at which path, with which numbers, and what to do.
@@ -28,17 +30,17 @@ from segdl._fs._append import AppendLog, append_file
 from segdl._fs._base import (
     Directory,
     above_streams,
-    boot_id,
     check_space,
-    current_umask,
     read_capped,
     replace_atomically,
     storage_error,
     temporary_name,
     truncate_name,
 )
+from segdl._fs._mark import get_mark
 from segdl._fs._part import PartFile
 from segdl._fs._reader import PartReader
+from segdl._fs._system import boot_id, current_umask
 from segdl._fs._writer import (
     ALIGNMENT,
     PartWriter,
@@ -63,6 +65,7 @@ __all__ = [
     "choose_direct",
     "current_umask",
     "file_system_of",
+    "get_mark",
     "preferred_io",
     "read_capped",
     "replace_atomically",

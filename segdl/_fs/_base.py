@@ -6,10 +6,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from segdl.errors import DestinationBusy, DiskFull, StorageError
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 # Flags that one platform or another does not have count as 0: they only harden.
 SAFE_FLAGS = (
@@ -18,7 +21,10 @@ SAFE_FLAGS = (
     | getattr(os, "O_NONBLOCK", 0)  # never wait for a FIFO planted under our name
     | getattr(os, "O_BINARY", 0)
 )
+_CLOSE_IN_PROGRAMS = getattr(os, "O_CLOEXEC", 0)
 _HAS_DIR_FD = {os.open, os.stat, os.unlink, os.rename, os.link} <= os.supports_dir_fd
+
+_DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _CLOSE_IN_PROGRAMS
 
 _LAST_STREAM = 2  # stderr
 
@@ -60,17 +66,32 @@ def storage_error(error: OSError, doing: str) -> StorageError:
     return kind(message, errno=code)
 
 
-@contextmanager
-def wrapped(doing: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        wrapped = storage_error(exc, doing)
-        if wrapped is exc:
-            raise
-        raise wrapped from exc
-    except UnicodeEncodeError as exc:
-        raise storage_error(system_error(errno.EILSEQ), doing) from exc
+class wrapped:  # noqa: N801 (it is used as a function, and a generator costs 1 us)
+    """
+    Translate the system's errors in a with block.
+
+    Args:
+        doing: As `storage_error` has it.
+    """
+
+    __slots__ = ("_doing",)
+
+    def __init__(self, doing: str) -> None:
+        self._doing = doing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, UnicodeEncodeError):
+            raise storage_error(system_error(errno.EILSEQ), self._doing) from error
+        if isinstance(error, OSError) and not isinstance(error, StorageError):
+            raise storage_error(error, self._doing) from error
 
 
 class Directory:
@@ -87,7 +108,9 @@ class Directory:
     def __init__(self, path: str, fd: int | None) -> None:
         self.path = path
         self.fd = fd
+        self._beginning = os.path.join(path, "")
         self._keeps_modes: bool | None = None
+        self._most_name_bytes: int | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], create: bool = True) -> Directory:
@@ -102,6 +125,21 @@ class Directory:
             StorageError: It is a file, cannot be made, or cannot be written.
         """
         where = os.path.abspath(path)
+        fd = None
+        if _HAS_DIR_FD:
+            with suppress(OSError, UnicodeEncodeError):  # told below
+                fd = os.open(where, _DIRECTORY_FLAGS)
+        if fd is None:
+            fd = cls._opened(where, create)
+        directory = cls(where, fd)
+        if create and not os.access(where, os.W_OK | os.X_OK):
+            code = errno.EROFS if directory.is_read_only() else errno.EACCES
+            directory.close()
+            raise storage_error(system_error(code), f"write to {where}")
+        return directory
+
+    @staticmethod
+    def _opened(where: str, create: bool) -> int | None:
         with wrapped(f"open the directory {where}"):
             if create:
                 try:
@@ -110,15 +148,7 @@ class Directory:
                     raise not_a_directory(where) from exc
             if not stat.S_ISDIR(os.stat(where).st_mode):
                 raise not_a_directory(where)
-            fd = None
-            if _HAS_DIR_FD:
-                fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        directory = cls(where, fd)
-        if create and not os.access(where, os.W_OK | os.X_OK):
-            code = errno.EROFS if directory.is_read_only() else errno.EACCES
-            directory.close()
-            raise storage_error(system_error(code), f"write to {where}")
-        return directory
+            return os.open(where, _DIRECTORY_FLAGS) if _HAS_DIR_FD else None
 
     def __enter__(self) -> Directory:
         return self
@@ -138,7 +168,7 @@ class Directory:
 
     def path_of(self, name: str) -> str:
         """Give the absolute path of `name`."""
-        return os.path.join(self.path, name)
+        return self._beginning + name
 
     def open_file(self, name: str, flags: int) -> int:
         """Open without following a link, private when created; give the descriptor."""
@@ -216,10 +246,12 @@ class Directory:
 
     def check_name(self, name: str) -> None:
         """Raise `StorageError` when the file system cannot hold so long a name."""
-        limit = 255
-        if hasattr(os, "pathconf"):
-            with suppress(OSError, ValueError):  # no such limit here: 255 is usual
-                limit = os.pathconf(self.path, "PC_NAME_MAX")
+        if self._most_name_bytes is None:
+            self._most_name_bytes = 255
+            if hasattr(os, "pathconf"):
+                with suppress(OSError, ValueError):  # no such limit here: it is usual
+                    self._most_name_bytes = os.pathconf(self.path, "PC_NAME_MAX")
+        limit = self._most_name_bytes
         with wrapped(f"use the name {name}"):
             length = len(os.fsencode(name))
         if length > limit:
@@ -558,23 +590,3 @@ def read_system_file(path: str) -> str:
             return file.read()
     except OSError:
         return ""
-
-
-def boot_id() -> str:
-    """Give what tells this run of the system from the next; empty when unknown."""
-    return read_system_file("/proc/sys/kernel/random/boot_id").strip()
-
-
-_umask_lock = threading.Lock()
-
-
-def current_umask() -> int:
-    """Give the umask of the process without a moment in which it is another one."""
-    # Linux 4.7 and later tell it; elsewhere it can only be read by setting it.
-    for line in read_system_file("/proc/self/status").splitlines():
-        if line.startswith("Umask:"):
-            return int(line.split()[1], 8)
-    with _umask_lock:
-        mask = os.umask(0o077)
-        os.umask(mask)
-    return mask

@@ -14,7 +14,6 @@ from segdl._fs._base import (
     busy,
     check_own,
     check_private,
-    current_umask,
     fdatasync,
     foreign,
     has_hole,
@@ -22,6 +21,8 @@ from segdl._fs._base import (
     system_error,
     wrapped,
 )
+from segdl._fs._mark import get_mark, remove_mark, set_mark
+from segdl._fs._system import current_umask
 from segdl.errors import DestinationBusy, DestinationExists, StorageError
 
 _NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
@@ -40,6 +41,7 @@ class PartFile:
         identity: (device, inode): what a worker compares before it writes.
         size: Expected length in bytes; the present one while it is unknown.
         locked: False where the file system has no locks.
+        marked: Whether `mark` has marked it.
         shared: Others could write to it: a publish was cut short that had widened its
             mode already. What it holds has to be compared.
     """
@@ -51,6 +53,7 @@ class PartFile:
         found = self._fstat()
         self.identity = (found.st_dev, found.st_ino)
         self.locked = False
+        self.marked = False
         self.shared = False
         self._size: int | None = None
         self._failed: StorageError | None = None
@@ -108,9 +111,9 @@ class PartFile:
         Args:
             directory: It is in.
             name: Of the part file.
-            final_name: The destination, where a manifest vouches for the part: only
-                then a publish that was cut short may have widened its mode, or given
-                it this name as its second.
+            final_name: The destination, where a manifest, or its mark, vouches for the
+                part: only then a publish that was cut short may have widened its mode,
+                or given it this name as its second.
 
         Raises:
             DestinationBusy: Another engine has it locked.
@@ -154,6 +157,31 @@ class PartFile:
     def path(self) -> str:
         """Absolute path."""
         return self.directory.path_of(self.name)
+
+    def mark(self, url_sha256: str) -> bool:
+        """
+        Have it known for segdl's without a manifest, until it is published.
+
+        Args:
+            url_sha256: What the URL is recognised by, 64 hexadecimal digits.
+
+        Returns:
+            False where that can't be had, or no lock tells that it is in use.
+        """
+        self.marked = self.locked and set_mark(self.fd, url_sha256)
+        return self.marked
+
+    def unmark(self) -> None:
+        """Take the mark away, if there is one."""
+        if self.marked:
+            remove_mark(self.fd)
+            self.marked = False
+
+    def find_mark(self) -> str | None:
+        """Look for the mark of an earlier run; give the hash of its URL."""
+        mark = get_mark(self.fd)
+        self.marked = mark is not None
+        return mark
 
     def truncate(self, size: int | None) -> None:
         """
@@ -264,6 +292,7 @@ class PartFile:
         # After a rename the part's name is free, or another engine's already.
         if self._is_named():
             directory.unlink(self.name)
+        self.unmark()  # not sooner: a kill would leave a part that may be anybody's
         if durability != "none":
             directory.fsync()
 
