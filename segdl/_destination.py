@@ -18,6 +18,7 @@ from segdl._digests import new_hasher, parse_checksum
 from segdl._existing import check_finished, check_flushed
 from segdl._fs import PartFile
 from segdl._headers import Validator
+from segdl._left_names import name_left_by
 from segdl._manifest import Header, url_digest
 from segdl._messages import Answered
 from segdl._names import SafeName, safe_name
@@ -100,7 +101,7 @@ class Destination:
             self.found = self._look(name)
             self.taken = self._is_taken()
         else:
-            left = store.name_left_by(self._url_sha256)
+            left = name_left_by(store.directory, self._url_sha256)
             guess = left or safe_name(self._request.urls[0], None)
             # What is wrong with a name that is only guessed does not matter yet.
             with suppress(DestinationBusy, DestinationExists):
@@ -147,6 +148,7 @@ class Destination:
 
     def look_again(self) -> None:
         """Take up what this run has recorded."""
+        self.store.settle()
         self.found = self.store.look(self.store.name)
 
     def resumable(self, found: Found) -> bool:

@@ -28,6 +28,8 @@ def check_finished(directory: _fs.Directory, name: str, *, reuse: bool) -> None:
         manifest = name.removesuffix(suffix) + MANIFEST_SUFFIX
         if name.endswith(suffix) and is_manifest(directory, manifest):
             signs.append(manifest)
+        elif name.endswith(PART_SUFFIX) and _fs.get_mark(directory.path_of(name)):
+            signs.append(name)  # its mark
     if reuse and directory.exists(f"{name}.aria2"):
         signs.append(f"{name}.aria2")
     if signs:

@@ -18,12 +18,12 @@ from pathlib import Path
 from stat import S_IFREG
 
 from segdl import _fs
+from segdl._left_names import candidates, free_name, is_free
 from segdl._manifest import (
     Header,
     LoadedManifest,
     Manifest,
     Piece,
-    find_manifests,
     is_blank,
     is_manifest,
     load,
@@ -42,10 +42,7 @@ from segdl.errors import (
     ManifestError,
     SegdlError,
     StorageError,
-    UsageError,
 )
-
-_MAX_RENAMES = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,25 +113,6 @@ class Store:
     def manifest_name(self) -> str:
         return sidecar_names(self.name)[1]
 
-    def name_left_by(self, url_sha256: str) -> SafeName | None:
-        """Find the name that an earlier run of the same URL is saving as."""
-        for manifest_name in find_manifests(Path(self.directory.path)):
-            try:
-                header = load(self.directory, manifest_name).header
-            except SegdlError:
-                continue
-            name = checked_name(header.name)
-            if (
-                header.url_sha256 == url_sha256
-                and sidecar_names(name)[1] == manifest_name
-            ):
-                return name
-        return None
-
-    def free_name(self, name: SafeName) -> SafeName:
-        """Find a name that is not taken: NAME, NAME.1, NAME.2, before the suffix."""
-        return next(c for c in self._candidates(name) if self._is_free(c, None))
-
     def look_free(self, name: SafeName, url_sha256: str) -> Found | None:
         """
         Turn to a name that is not taken, as `look` does.
@@ -144,35 +122,11 @@ class Store:
             url_sha256: An unfinished download of this URL, which nobody is at, does
                 not count as taken.
         """
-        for candidate in self._candidates(name):
-            if self._is_free(candidate, url_sha256):
+        for candidate in candidates(name):
+            if is_free(self.directory, candidate, url_sha256):
                 with suppress(DestinationBusy, DestinationExists):
                     return self.look(candidate)
         raise AssertionError("candidates end with an error")
-
-    def _candidates(self, name: SafeName) -> Iterator[SafeName]:
-        path = Path(name)
-        yield name
-        for number in range(1, _MAX_RENAMES):
-            try:
-                yield checked_name(f"{path.stem}.{number}{path.suffix}")
-            except UsageError as exc:
-                raise StorageError(f"no free name beside {name}: {exc}") from exc
-        raise StorageError(f"no free name beside {name}")
-
-    def _is_free(self, name: SafeName, url_sha256: str | None) -> bool:
-        part_name, manifest_name = sidecar_names(name)
-        if self.directory.exists(manifest_name):
-            try:
-                header = load(self.directory, manifest_name).header
-            except SegdlError:
-                return False
-            if header.url_sha256 != url_sha256:
-                return False
-        elif self.directory.exists(part_name):
-            return False
-        # At last, as a publish of another engine goes from the part to the name.
-        return not self.directory.exists(name)
 
     def look(self, name: SafeName) -> Found | None:
         """
@@ -197,7 +151,11 @@ class Store:
             self._drop_lone_manifest()
             return None
         private = self._part_is_private()
-        known = private or is_manifest(self.directory, self.manifest_name)
+        known = (
+            private
+            or is_manifest(self.directory, self.manifest_name)
+            or self._mark_of(self.part_name) is not None
+        )
         try:
             self.part = _fs.PartFile.open_existing(
                 self.directory, self.part_name, final_name=name if known else None
@@ -208,7 +166,7 @@ class Store:
             self._drop_lone_manifest()  # another engine published it just now
             return None
         if not self.directory.exists(self.manifest_name):
-            self._refuse_lone_part(private)
+            self._take_lone_part(private)
             return None
         if self.part.links > 1:
             self._finish_publish()
@@ -247,6 +205,9 @@ class Store:
         """
         Make a new part file and its manifest.
 
+        A file of one piece gets none before `settle`: nothing of it can be gone on with
+        that is worth the two names, the renames and the flushes.
+
         Args:
             header: Its `dev` and `ino` are filled in.
 
@@ -262,16 +223,30 @@ class Store:
                 self.manifest_name,
                 self._with_identity(header),
                 durability=self.durability,
+                deferred=_is_one_piece(header) and self.part.mark(header.url_sha256),
             )
         except BaseException:
             self.discard()
             raise
+
+    def settle(self) -> None:
+        """
+        Have the manifest on the disk, if there is one.
+
+        Raises:
+            ManifestError, StorageError: It can't be written.
+        """
+        if self.manifest is not None and self.part is not None:
+            self.manifest.settle()
+            self.part.unmark()  # now the manifest says what it is
 
     def restart(self, header: Header) -> None:
         """Begin another representation in the same files."""
         assert self.part is not None
         assert self.manifest is not None
         self.manifest.restart(self._with_identity(header))
+        if not _is_one_piece(header):
+            self.settle()
         self.part.truncate(0)
         if self.durability != "none":
             # Else the disk could keep the old bytes where new ones were lost: no hole.
@@ -387,9 +362,12 @@ class Store:
     def set_aside(self) -> str:
         """Keep a part whose digest is wrong out of the way; give its path."""
         assert self.part is not None
-        aside = self.free_name(checked_name(f"{Path(self.part_name).stem}.corrupt"))
+        aside = free_name(
+            self.directory, checked_name(f"{Path(self.part_name).stem}.corrupt")
+        )
         self.directory.rename(self.part_name, aside)
         self._aside = aside
+        self.part.unmark()
         if self.manifest is not None:
             self.manifest.remove()
         self.release()
@@ -429,10 +407,10 @@ class Store:
 
     def end(self, *, discard: bool) -> None:
         """
-        Close everything.
+        Close everything, and keep what can be gone on with.
 
         Args:
-            discard: Remove part and manifest first.
+            discard: Remove part and manifest instead.
 
         Raises:
             StorageError: They can't be removed; all is closed nevertheless.
@@ -440,6 +418,9 @@ class Store:
         try:
             if discard:
                 self.discard()
+            elif not self.published:
+                with suppress(SegdlError):  # without it, it is begun anew
+                    self.settle()
         finally:
             self.close()
 
@@ -479,6 +460,27 @@ class Store:
         self.directory.unlink(self.manifest_name)
         self.release()
         self.published_url_sha256 = loaded.header.url_sha256
+
+    def _take_lone_part(self, private: bool) -> None:
+        """Drop or publish a part without a manifest that is ours; refuse another."""
+        assert self.part is not None
+        mark = self.part.find_mark()
+        if mark is None:
+            self._refuse_lone_part(private)
+        elif self.part.links > 1:
+            try:
+                self._check_named_whole()
+                self.part.publish(
+                    self.name, overwrite=False, durability=self.durability
+                )
+            finally:
+                self.release()
+            self.published_url_sha256 = mark
+        else:
+            self.discard()
+
+    def _mark_of(self, name: str) -> str | None:
+        return _fs.get_mark(self.directory.path_of(name))
 
     def _drop_lone_manifest(self) -> None:
         """Remove a manifest whose part was published or removed; nothing else."""
@@ -524,8 +526,11 @@ class Store:
         It has its full length from the beginning. All is recorded before a publish;
         but a power cut may take records, and keep the name and what was flushed.
         """
-        recorded = loaded.pieces.total_bytes()
-        if recorded != loaded.header.size and self.directory.has_hole(self.name):
+        if loaded.pieces.total_bytes() != loaded.header.size:
+            self._check_named_whole()
+
+    def _check_named_whole(self) -> None:
+        if self.directory.has_hole(self.name):
             raise DestinationExists(
                 f"{self.path} is the part of a download that is not finished: it was "
                 f"renamed or linked (only {self.part_name} may be its name, to go on)"
@@ -580,3 +585,7 @@ class Store:
             doubt = moved or needs_verification(piece, loaded, self.part.has_hole, boot)
             (doubtful if doubt else accepted).append(piece)
         return Found(header=header, accepted=accepted, doubtful=doubtful)
+
+
+def _is_one_piece(header: Header) -> bool:
+    return header.size is not None and header.size <= header.piece

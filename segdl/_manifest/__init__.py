@@ -26,6 +26,7 @@ flushed for it: a killed process loses no page cache. A power cut does, hence
 
 What a crash can leave, and what it means:
 
+    part with a mark             a file of one piece, which has no manifest: begun anew
     part, no manifest            died while creating; a part without blocks is untouched
     temporary file               died while creating or compacting: replaced next time
     manifest + part              resume
@@ -53,7 +54,7 @@ from segdl._manifest._load import (
     parse,
 )
 from segdl._manifest._records import Header, Piece, PieceTable, Run, url_digest
-from segdl._manifest._store import Manifest
+from segdl._manifest._store import Manifest, count_created
 
 __all__ = [
     "Header",
@@ -62,6 +63,7 @@ __all__ = [
     "Piece",
     "PieceTable",
     "Run",
+    "count_created",
     "find_manifests",
     "is_blank",
     "is_manifest",

@@ -31,6 +31,13 @@ from segdl.errors import DestinationBusy, DestinationExists, StorageError
 
 COMPACT_FROM_BYTES = 1024 * 1024
 
+_created = 0
+
+
+def count_created() -> int:
+    """Tell how many manifests this process has made, to know when there are more."""
+    return _created
+
 
 class _Coverage:
     """The recorded ranges in order of offset, to refuse a range twice."""
@@ -64,10 +71,15 @@ class Manifest:
     Use `Manifest.create` or `Manifest.open`. One thread may call `checkpoint` while
     another calls `append_pieces`; everything else needs to be alone.
 
+    One that is `deferred` lives in memory until `settle`: what it records is lost with
+    the process.
+
     Attributes:
         header: The one in force.
         loaded: What `open` found, until `forget` or `restart`; None after `create`.
     """
+
+    header: Header
 
     def __init__(
         self, directory: _fs.Directory, name: str, *, header: Header, sync: bool
@@ -75,13 +87,20 @@ class Manifest:
         self._directory = directory
         self._name = name
         self._sync = sync
+        self._deferred = False
         self._log: _fs.AppendLog | None = None
         self._lock = threading.Lock()
         self._reset(header)
 
     @classmethod
     def create(
-        cls, directory: _fs.Directory, name: str, header: Header, *, durability: str
+        cls,
+        directory: _fs.Directory,
+        name: str,
+        header: Header,
+        *,
+        durability: str,
+        deferred: bool = False,
     ) -> Manifest:
         """
         Write a new manifest, after the part file was created and locked.
@@ -91,29 +110,56 @@ class Manifest:
             name: Of the manifest.
             header: A URL too long for a line is left out of it.
             durability: With "none" nothing is flushed.
+            deferred: Write nothing before `settle`.
 
         Raises:
             DestinationExists: Something has that name; it is not touched.
             ManifestError: The header does not fit into a line.
             DiskFull, StorageError: It cannot be written.
         """
-        directory.check_name(name)
-        if directory.exists(name):
-            raise DestinationExists(
-                f"{directory.path_of(name)} is there already (resume it, or remove it)",
-                errno=EEXIST,
-            )
-        header = fitting(header)
         manifest = cls(directory, name, header=header, sync=durability != "none")
-        manifest._runs.append(_this_run(0))
-        try:
-            manifest._rewrite()
-        except BaseException:
-            # Its name may be there already, when the directory can't be flushed.
-            with suppress(StorageError):
-                directory.unlink(name)
-            raise
+        manifest._deferred = True
+        if not deferred:
+            manifest.settle()
+        elif directory.exists(name):
+            raise manifest._taken()
         return manifest
+
+    def settle(self) -> None:
+        """
+        Write a deferred manifest, with what it has recorded; else do nothing.
+
+        Raises:
+            DestinationExists: Something has that name; it is not touched.
+            ManifestError: The header does not fit into a line.
+            DiskFull, StorageError: It cannot be written.
+        """
+        with self._lock:
+            if not self._deferred:
+                return
+            self._directory.check_name(self._name)
+            if self._directory.exists(self._name):
+                raise self._taken()
+            self.header = fitting(self.header)
+            if not self._runs:
+                self._runs.append(_this_run(0))
+            self._deferred = False
+            try:
+                self._rewrite()
+                global _created
+                _created += 1
+            except BaseException:
+                self._deferred = True
+                # Its name may be there already, when the directory can't be flushed.
+                with suppress(StorageError):
+                    self._directory.unlink(self._name)
+                raise
+
+    def _taken(self) -> DestinationExists:
+        path = self._directory.path_of(self._name)
+        return DestinationExists(
+            f"{path} is there already (resume it, or remove it)", errno=EEXIST
+        )
 
     @classmethod
     def open(
@@ -177,7 +223,8 @@ class Manifest:
                 for piece in pieces:
                     self._cover(piece)
                     added.append(piece.offset)
-                self._opened_log().append(b"".join(map(piece_line, pieces)))
+                if not self._deferred:
+                    self._opened_log().append(b"".join(map(piece_line, pieces)))
             except BaseException:
                 for offset in added:
                     self._coverage.remove(offset)
@@ -206,6 +253,7 @@ class Manifest:
             raise ValueError(
                 f"{covered} of {len(self._pieces)} pieces cannot be covered"
             )
+        self.settle()
         with self._lock:
             log = self._opened_log()
             if not log.is_ours():
@@ -226,10 +274,11 @@ class Manifest:
             DiskFull, StorageError: The pieces may be forgotten already.
         """
         header, run = fitting(header), _this_run(0)
-        log = self._opened_log()
-        log.append(line_of({"t": "X"}) + header_line(header) + run_line(run))
-        if self._sync:
-            log.sync()  # else a power cut could leave the old pieces beside new bytes
+        if not self._deferred:
+            log = self._opened_log()
+            log.append(line_of({"t": "X"}) + header_line(header) + run_line(run))
+            if self._sync:
+                log.sync()  # else a power cut could leave old pieces beside new bytes
         self._reset(header)
         self._runs.append(run)
 
@@ -287,7 +336,8 @@ class Manifest:
         with self._lock:
             # A run of an unknown boot: nothing of it is accepted unseen. No flush, as
             # the disk refuses them, and another boot has the pieces compared anyway.
-            self._runs = [replace(run, boot="") for run in self._runs]
+            runs = self._runs or [_this_run(0)]  # a deferred one has begun none
+            self._runs = [replace(run, boot="") for run in runs]
             self._rewrite(sync=False)
 
     def take_over(self, dev: int, ino: int) -> None:
@@ -324,6 +374,8 @@ class Manifest:
         After a rename the part's name is free, so another engine may have put its own
         manifest here: that one stays.
         """
+        if self._deferred:
+            return  # what has its name by now is another one's
         ours = self._log is None or self._log.is_named()
         with suppress(StorageError):  # the last records are no longer needed
             self.close()
@@ -337,6 +389,8 @@ class Manifest:
         return self._log
 
     def _rewrite(self, *, sync: bool = True) -> None:
+        if self._deferred:
+            return
         self.close()
         data = encode(self.header, self._pieces, self._runs, self._checkpointed)
         _fs.replace_atomically(

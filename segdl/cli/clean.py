@@ -3,11 +3,13 @@
     NAME.segdl, a good manifest ──┬─ NAME.part, and we get its lock ──> "download"
                                   ├─ NAME.part, locked ──> an engine is at it: skipped
                                   └─ no part ────────────> "manifest"
-    *.part without a manifest ────── private, no block ──> "empty part"
+    *.part without a manifest ──┬─── private, no block ──> "empty part"
+                                └─── marked as segdl's ──> "small part"
     .segdl-*.tmp ─────────────────── private ────────────> "temporary"
 
-A part that holds data and has no manifest of ours beside it may be anybody's, and is
-never touched. What is removed was locked first, and is removed under the lock.
+A part that holds data and has neither a manifest of ours beside it nor a mark may be
+anybody's, and is never touched. What is removed was locked first, and is removed under
+the lock.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Orphan:
     What a download that does not run left.
 
     Args:
-        kind: "download", "manifest", "empty part" or "temporary".
+        kind: "download", "manifest", "empty part", "small part" or "temporary".
         names: Of its files, in the order in which they are to be removed.
         bytes: That they take on the disk.
         url: Where the download came from, None where that is not known.
@@ -173,10 +175,12 @@ def _of_manifest(
 def _of_lone_part(
     directory: _fs.Directory, name: str, busy: set[str]
 ) -> Iterator[Orphan]:
-    if not _is_private(directory, name):
+    marked = _fs.get_mark(directory.path_of(name)) is not None
+    if not (marked or _is_private(directory, name)):
         return
+    final = name.removesuffix(PART_SUFFIX) if marked else None
     try:
-        part = _fs.PartFile.open_existing(directory, name)
+        part = _fs.PartFile.open_existing(directory, name, final_name=final)
     except DestinationBusy:
         busy.add(name)
         return
@@ -184,7 +188,10 @@ def _of_lone_part(
         return
     is_empty = part.is_empty()
     part.close()  # before the caller removes it, which takes the lock again
-    if is_empty:
+    if marked:
+        taken = _taken(directory, name)
+        yield Orphan(kind="small part", names=(name,), bytes=taken)
+    elif is_empty:
         yield Orphan(kind="empty part", names=(name,), bytes=0)
 
 
@@ -230,12 +237,14 @@ def _remove_manifest(directory: _fs.Directory, name: str) -> bool:
 
 
 def _remove_part(directory: _fs.Directory, orphan: Orphan) -> bool:
-    final = None
+    final: str | None = None
     if orphan.kind == "download":
         loaded = _manifest_of(directory, orphan.names[-1])
         if loaded is None:
             return False
         final = loaded.header.name
+    elif orphan.kind == "small part":
+        final = SafeName(orphan.names[0].removesuffix(PART_SUFFIX))
     try:
         part = _fs.PartFile.open_existing(directory, orphan.names[0], final_name=final)
     except DestinationBusy:
@@ -246,6 +255,8 @@ def _remove_part(directory: _fs.Directory, orphan: Orphan) -> bool:
         raise
     try:
         if orphan.kind == "empty part" and not part.is_empty():
+            return False
+        if orphan.kind == "small part" and part.find_mark() is None:
             return False
         for name in orphan.names:
             directory.unlink(name)

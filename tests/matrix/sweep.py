@@ -38,6 +38,7 @@ from segdl.errors import ManifestError
 from segdl.testing import Blob, Request
 
 SIZE = 4 * MIB + 77
+SMALL = MIB - 77
 OLD = b"what was there before"
 # Python makes these again after EINTR; on a local disk the others never give it.
 INTERRUPTED = frozenset({"write", "pwrite64", "openat", "ftruncate", "fdatasync"})
@@ -90,11 +91,14 @@ SCENARIOS = {
         Scenario("overwrite", ("--on-exists", "overwrite"), there="old"),
         Scenario("half", (), "8M", there="half"),
         Scenario("checked", (), checked=True),
+        # Without a manifest.
+        Scenario("small", (), size=SMALL),
+        Scenario("small, over", ("--on-exists", "overwrite"), there="old", size=SMALL),
         Scenario("two workers", ("--processes", "2", "-x", "4"), size=64 * MIB + 77),
     )
 }
 # The last one is too large to be tried at every call.
-SWEPT = tuple(name for name, each in SCENARIOS.items() if each.size == SIZE)
+SWEPT = tuple(name for name, each in SCENARIOS.items() if each.size <= SIZE)
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         )
     )
     opened.record([])
+    opened.settle()
     yield opened
     opened.close()
 

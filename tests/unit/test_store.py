@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import xxhash
 
-from segdl import _fs, _store
+from segdl import _fs, _left_names, _store
 from segdl._destination import new_header
 from segdl._headers import EntityTag, Validator
+from segdl._left_names import free_name, name_left_by
 from segdl._manifest import Header, Piece, url_digest
 from segdl._names import SafeName, checked_name, sidecar_names
 from segdl._store import Store
@@ -885,7 +886,7 @@ def test_free_name(
     """A name counts as taken by the file, or by the files of a download to it."""
     for name in taken:
         (tmp_path / name).touch()
-    assert open_store().free_name(NAME) == free
+    assert free_name(open_store().directory, NAME) == free
 
 
 def test_ones_own_unfinished_file_is_free(
@@ -929,16 +930,16 @@ def test_a_name_that_is_published_meanwhile(
         assert store.look_free(NAME, url_digest(URL)) is None
         assert store.name == "a.1.bin"
     else:
-        assert store.free_name(NAME) == "a.1.bin"
+        assert free_name(store.directory, NAME) == "a.1.bin"
 
 
 def test_no_free_name(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A search for a free name comes to an end."""
     store = open_store()
     monkeypatch.setattr(_fs.Directory, "exists", lambda *_: True)
-    monkeypatch.setattr(_store, "_MAX_RENAMES", 3)
+    monkeypatch.setattr(_left_names, "_MAX_RENAMES", 3)
     with pytest.raises(StorageError, match="no free name"):
-        store.free_name(NAME)
+        free_name(store.directory, NAME)
 
 
 def test_a_name_without_room_for_a_number(
@@ -948,7 +949,7 @@ def test_a_name_without_room_for_a_number(
     name = checked_name("n" * 255)
     (tmp_path / name).touch()
     with pytest.raises(StorageError, match="no free name"):
-        open_store().free_name(name)
+        free_name(open_store().directory, name)
 
 
 def test_a_long_name(tmp_path: Path, open_store: OpenStore) -> None:
@@ -960,7 +961,7 @@ def test_a_long_name(tmp_path: Path, open_store: OpenStore) -> None:
     store.create(header(name))
     write(store, 0, 1, 2, 3)
     assert names(tmp_path) == sorted([part_name, manifest_name])
-    assert store.name_left_by(url_digest(URL)) == name
+    assert name_left_by(store.directory, url_digest(URL)) == name
     store.publish(SIZE, overwrite=False)
     assert names(tmp_path) == [name]
 
@@ -995,10 +996,12 @@ def test_name_left_by(tmp_path: Path, open_store: OpenStore) -> None:
     moved.touch(0o600)
     moved.write_bytes((tmp_path / MANIFEST).read_bytes())
     store = open_store()
-    assert store.name_left_by(url_digest(URL)) == NAME
-    assert store.name_left_by(url_digest("https://example.org/a.bin")) is None
+    assert name_left_by(store.directory, url_digest(URL)) == NAME
+    assert (
+        name_left_by(store.directory, url_digest("https://example.org/a.bin")) is None
+    )
     (tmp_path / MANIFEST).unlink()
-    assert store.name_left_by(url_digest(URL)) is None
+    assert name_left_by(store.directory, url_digest(URL)) is None
 
 
 def test_unfinished(tmp_path: Path, open_store: OpenStore) -> None:
