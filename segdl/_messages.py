@@ -415,6 +415,8 @@ class Reader:
                 raise EOFError
             for line in self._lines.feed(data):
                 yield decode(line)
+            if len(data) < _READ_BYTES:
+                return  # that was all; to be told so costs a call
 
 
 def failure_to_json(error: SegdlError, code: int | None = None) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from segdl import _urls
 from segdl._callbacks import Callbacks
-from segdl.errors import WorkerError
-from segdl.progress import TaskEvent, eta_seconds
+from segdl.errors import UsageError, WorkerError
+from segdl.progress import EVENT_KINDS, TaskEvent, eta_seconds
 from segdl.stats import DownloadStats
 from segdl.task import COMPLETED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from segdl._job import Job
     from segdl.errors import SegdlError
     from segdl.task import DownloadTask
@@ -42,6 +44,24 @@ class Reports:
         self.callbacks = Callbacks()
         self._interval = interval_seconds
         self._reported: dict[str, float] = {}
+
+    def register_event_callback(
+        self, callback: Callable[[TaskEvent], object], kind: str | None
+    ) -> None:
+        """
+        Have a function called with events: what `--json` is made of.
+
+        Args:
+            callback: The function.
+            kind: Of `EVENT_KINDS`; None for all.
+
+        Raises:
+            UsageError: There is no such kind.
+        """
+        if kind is not None and kind not in EVENT_KINDS:
+            raise UsageError(f"an event is one of {', '.join(EVENT_KINDS)}, not {kind}")
+        key = "event" if kind is None else f"event {kind}"
+        self.callbacks.register(key, callback)
 
     def take_over(self, task: DownloadTask, job: Job) -> None:
         """Copy a job's figures to its task."""
@@ -149,6 +169,9 @@ class Reports:
             fields: As `TaskEvent` has them.
             once: Whether an earlier one that waits is enough.
         """
+        keys = [key for key in ("event", f"event {kind}") if self.callbacks.wanted(key)]
+        if not keys:
+            return
         event = TaskEvent(
             kind=kind,
             task_id=task.id,
@@ -156,7 +179,8 @@ class Reports:
             time=time.time(),
             fields=fields,
         )
-        self.callbacks.put("event", event, once=f"e{task.id}" if once else None)
+        for key in keys:
+            self.callbacks.put(key, event, once=f"{key} {task.id}" if once else None)
 
     def _count(self, task: DownloadTask, rate: float) -> None:
         done, total = task.downloaded_size, task.total_size

@@ -59,6 +59,7 @@ _CLOSE_SECONDS = 0.2
 _JOIN_SECONDS = 0.6
 _CALLBACK_SECONDS = 0.2
 
+_SHUT_DOWN = "the engine was shut down; make a new DownloadEngine"
 _engines: WeakSet[DownloadEngine] = WeakSet()
 
 
@@ -233,7 +234,8 @@ class DownloadEngine:
         )
         self._check_process()  # first: a fork may have left the lock taken
         with self._lock:
-            self._check_usable()
+            if self._shut:
+                raise RuntimeError(_SHUT_DOWN)
             task._attach(self)
             self._tasks[task.id] = task
             self._requests[task.id] = request
@@ -350,9 +352,11 @@ class DownloadEngine:
         """Have a function called with each task that completed, failed or cancelled."""
         self._reports.callbacks.register("completion", callback)
 
-    def register_event_callback(self, callback: Callable[[TaskEvent], object]) -> None:
-        """Have a function called with each `TaskEvent`: what `--json` is made of."""
-        self._reports.callbacks.register("event", callback)
+    def register_event_callback(
+        self, callback: Callable[[TaskEvent], object], kind: str | None = None
+    ) -> None:
+        """Have a function called with each `TaskEvent`, or each of one kind."""
+        self._reports.register_event_callback(callback, kind)
 
     # --- the engine -------------------------------------------------------------------
 
@@ -579,11 +583,6 @@ class DownloadEngine:
             if left is not None and left <= 0:
                 return
             self._idle.wait(SLICE_SECONDS if left is None else min(left, SLICE_SECONDS))
-
-    def _check_usable(self) -> None:
-        self._check_process()
-        if self._shut:
-            raise RuntimeError("the engine was shut down; make a new DownloadEngine")
 
     def _check_process(self) -> None:
         if self._pid != os.getpid():

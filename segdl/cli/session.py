@@ -89,7 +89,7 @@ def _report(
         display = choose_display(console, count=count)
     report = _Report(console, engine, display, paths=not quiet)
     if not quiet:
-        engine.register_event_callback(report.hear)
+        engine.register_event_callback(report.hear, "retry")
     return report
 
 
@@ -109,8 +109,6 @@ class _Report:
 
     def hear(self, event: TaskEvent) -> None:
         """Take an event, on the engine's callback thread."""
-        if event.kind != "retry":
-            return
         task = self._engine.get_task(event.task_id)
         name = event.url if task is None else name_of(task)
         delay = event.fields["delay"]
