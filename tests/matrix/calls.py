@@ -48,6 +48,8 @@ _BY_DESCRIPTOR = {
     75: "fdatasync",
     77: "ftruncate",
     91: "fchmod",
+    190: "fsetxattr",
+    199: "fremovexattr",
     285: "fallocate",
     296: "pwritev",
 }
