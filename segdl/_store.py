@@ -290,6 +290,7 @@ class Store:
             StorageError: The part was replaced, or can't be flushed.
         """
         if self.part is not None and self.manifest is not None:
+            self.settle()
             with self._doubting():
                 self.part.sync()
             self.part.check()
@@ -464,7 +465,7 @@ class Store:
     def _take_lone_part(self, private: bool) -> None:
         """Drop or publish a part without a manifest that is ours; refuse another."""
         assert self.part is not None
-        mark = self.part.find_mark()
+        mark = self.part.mark_found
         if mark is None:
             self._refuse_lone_part(private)
         elif self.part.links > 1:

@@ -41,7 +41,8 @@ class PartFile:
         identity: (device, inode): what a worker compares before it writes.
         size: Expected length in bytes; the present one while it is unknown.
         locked: False where the file system has no locks.
-        marked: Whether `mark` has marked it.
+        marked: Whether it has a mark.
+        mark_found: The mark of an earlier run: the hash of its URL, None without one.
         shared: Others could write to it: a publish was cut short that had widened its
             mode already. What it holds has to be compared.
     """
@@ -54,6 +55,7 @@ class PartFile:
         self.identity = (found.st_dev, found.st_ino)
         self.locked = False
         self.marked = False
+        self.mark_found: str | None = None
         self.shared = False
         self._size: int | None = None
         self._failed: StorageError | None = None
@@ -132,6 +134,8 @@ class PartFile:
                 if named is not None:
                     part._check_ownership(named, final_name)
                     part._size = part._fstat().st_size
+                    part.mark_found = get_mark(part.fd)
+                    part.marked = part.mark_found is not None
                     return part
             except BaseException:
                 part.close()
@@ -176,12 +180,6 @@ class PartFile:
         if self.marked:
             remove_mark(self.fd)
             self.marked = False
-
-    def find_mark(self) -> str | None:
-        """Look for the mark of an earlier run; give the hash of its URL."""
-        mark = get_mark(self.fd)
-        self.marked = mark is not None
-        return mark
 
     def truncate(self, size: int | None) -> None:
         """

@@ -256,7 +256,7 @@ def _remove_part(directory: _fs.Directory, orphan: Orphan) -> bool:
     try:
         if orphan.kind == "empty part" and not part.is_empty():
             return False
-        if orphan.kind == "small part" and part.find_mark() is None:
+        if orphan.kind == "small part" and part.mark_found is None:
             return False
         for name in orphan.names:
             directory.unlink(name)

@@ -86,7 +86,9 @@ def begun(store: Store, count: int = SIZE, name: SafeName = NAME) -> Store:
 def killed(store: Store) -> None:
     """Let go of everything, as the system does for a process that is killed."""
     assert store.part is not None
+    assert store.manifest is not None
     store.part.close()
+    store.manifest.close()
     store.part = store.manifest = None
     store.directory.close()
 
@@ -159,6 +161,20 @@ def test_a_checkpoint_writes_the_manifest(
     begun(open_store("checkpoint"), 5000).checkpoint(1)
     with _fs.Directory.open(tmp_path) as directory:
         assert load(directory, MANIFEST).checkpointed == 1
+    assert _fs.get_mark(str(tmp_path / PART)) is None
+
+
+def test_a_mark_beside_a_manifest(tmp_path: Path, open_store: OpenStore) -> None:
+    """A kill between the two leaves both; the file has none of them in the end."""
+    store = begun(open_store())
+    assert store.manifest is not None
+    store.manifest.settle()
+    killed(store)
+    store = open_store()
+    assert store.look(NAME) is not None
+    store.publish(SIZE, overwrite=False)
+    assert names(tmp_path) == [NAME]
+    assert _fs.get_mark(str(tmp_path / NAME)) is None
 
 
 def test_another_version_that_is_larger(tmp_path: Path, open_store: OpenStore) -> None:
