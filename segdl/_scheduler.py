@@ -157,7 +157,9 @@ class Scheduler:
         """Have something called on the scheduler's thread, soon."""
         with self._wake_lock:
             self._calls.append(call)
-            if self._wake_writer >= 0 and not self._woken:
+            # Its own thread looks before it waits.
+            own = threading.current_thread() is self._thread
+            if self._wake_writer >= 0 and not (self._woken or own):
                 self._woken = True
                 os.write(self._wake_writer, b"\0")
 
@@ -306,6 +308,8 @@ class Scheduler:
 
     def _wait_seconds(self, next_tick: float) -> float | None:
         """How long nothing will happen by itself; None while there is no job."""
+        if self._calls:
+            return 0.0
         moments = [entry[0] for entry in self._timers[:1]]
         if self._jobs:
             moments.append(next_tick)
@@ -325,9 +329,9 @@ class Scheduler:
             worker.flush()
             self._watch_commands(worker)
         else:
-            self._read(worker)
+            self._read(worker, dead=fileobj == worker.sentinel)
 
-    def _read(self, worker: Worker) -> None:
+    def _read(self, worker: Worker, *, dead: bool) -> None:
         """Take a worker's events; notice its death, after what it had said."""
         try:
             for message in worker.read():
@@ -335,7 +339,8 @@ class Scheduler:
         except EOFError:
             self._lost(worker)
             return
-        if not worker.alive:
+        # Where there is a sentinel it alone tells: to ask each time costs a call.
+        if (dead or worker.sentinel is None) and not worker.alive:
             with contextlib.suppress(EOFError):
                 for message in worker.read():
                     self._guarded(self._handle, worker, message)

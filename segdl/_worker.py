@@ -34,6 +34,7 @@ from segdl._messages import (
     Fetch,
     Limit,
     Message,
+    Pieces,
     Quit,
     Reader,
     Split,
@@ -57,19 +58,26 @@ class ParentGoneError(Exception):
 
 
 class Events:
-    """The writing end of the event pipe; writes wait while the parent is busy."""
+    """
+    The writing end of the event pipe; writes wait while the parent is busy.
+
+    Pieces wait for what is said next, mostly the end of their lane, for the rest of the
+    turn at most: the parent wakes up once for both.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._told = 0.0
+        self._kept = b""
 
     def beat(self) -> None:
         """
-        Tell that the worker is not stuck, when nothing else told it for long.
+        Begin a turn: say what waits, or that the worker is not stuck.
 
         Raises:
             ParentGoneError: Nobody reads any more.
         """
+        self.flush()
         if time.monotonic() - self._told >= _TURN_SECONDS:
             self.emit(Beat())
 
@@ -80,8 +88,25 @@ class Events:
         Raises:
             ParentGoneError: Nobody reads any more.
         """
+        if isinstance(message, Pieces):
+            self._kept += encode(message)
+        else:
+            self._write(encode(message))
+
+    def flush(self) -> None:
+        """
+        Send what waits.
+
+        Raises:
+            ParentGoneError: Nobody reads any more.
+        """
+        if self._kept:
+            self._write(b"")
+
+    def _write(self, line: bytes) -> None:
         self._told = time.monotonic()
-        data = memoryview(encode(message))
+        data = memoryview(self._kept + line)
+        self._kept = b""
         try:
             while data:
                 data = data[os.write(self._fd, data) :]
@@ -110,6 +135,8 @@ def serve(role: str, command_fd: int, event_fd: int) -> None:
         with contextlib.suppress(ParentGoneError):
             events.emit(Crashed(traceback.format_exc()))
     finally:
+        with contextlib.suppress(ParentGoneError):
+            events.flush()
         os.close(command_fd)
         os.close(event_fd)
 
