@@ -64,7 +64,7 @@ class Ramp:
         self.lanes = most
         self._most = most
         self._first = False
-        self._climbs = False
+        self._climbs = True
         self._settled = True
         self._best = 0.0  # bytes a second, before the present number was tried
         self._since = 0.0
@@ -97,7 +97,7 @@ class Ramp:
             received_bytes: Body bytes so far.
             answered: How many lanes have their answer.
         """
-        if self._settled or (self._climbs and self._is_early(now, answered)):
+        if self._climbs and (self._settled or self._is_early(now, answered)):
             self._since, self._received = now, received_bytes
             return
         seconds = now - self._since
@@ -111,7 +111,7 @@ class Ramp:
                 self._climb(now)
         elif not self._climbs and count / seconds < _FAST_BYTES_PER_SECOND:
             self._climb(now)
-        else:
+        elif not self._settled:
             self._compare(count / seconds, now)
 
     def _is_early(self, now: float, answered: int) -> bool:
@@ -128,7 +128,7 @@ class Ramp:
 
     def _climb(self, now: float) -> None:
         """Have as many as a network needs, and see whether more help."""
-        self.lanes = min(START, self._most)
+        self.lanes = max(self.lanes, min(START, self._most))
         self._climbs, self._best, self._tried_at = True, 0.0, now
         self._settled = self.lanes == self._most
 
