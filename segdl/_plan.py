@@ -217,23 +217,29 @@ class Plan:
 
     def take_over(self, lane: int, begin: int, end: int) -> Segment | None:
         """
-        Give a lane the missing bytes from one on, in place of a lane that ended.
+        Give a lane missing bytes that it has, in place of a lane that ended.
 
         Args:
             lane: A number no running lane has.
-            begin: The first of them.
-            end: One past the last it can have.
+            begin: The first it can have.
+            end: One past the last.
 
         Returns:
-            The lane's segment, None when no missing run begins there.
+            The lane's segment: the first of these bytes that are missing, up to the
+            next ones that are not; None when none is.
         """
-        index = bisect_left(self._missing, (begin, begin))
-        if index == len(self._missing) or self._missing[index][0] != begin:
+        index = next(
+            (i for i, (_, until) in enumerate(self._missing) if until > begin), None
+        )
+        if index is None:
             return None
-        _, until = self._missing.pop(index)
-        if end < until:
-            self._missing.insert(index, (end, until))
-        segment = Segment(begin, min(end, until), begin)
+        first, until = self._missing[index]
+        begin, end = max(begin, first), min(end, until)
+        if begin >= end:
+            return None
+        cut = [(first, begin), (end, until)]
+        self._missing[index : index + 1] = [run for run in cut if run[0] < run[1]]
+        segment = Segment(begin, end, begin)
         self.segments[lane] = segment
         return segment
 

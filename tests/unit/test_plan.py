@@ -23,6 +23,7 @@ from segdl._plan import (
     MIN_SPLIT_SECONDS,
     Plan,
     piece_size,
+    share_of_hashed,
 )
 from segdl._ranges import ByteRange
 
@@ -137,6 +138,24 @@ class PlanMachine(RuleBasedStateMachine):
         self.positions[self.numbers] = segment.begin
         self.speeds[self.numbers] = 0.0
 
+    @rule(begin=st.integers(0, 2600), length=st.integers(0, 700))
+    def take_over(self, begin: int, length: int) -> None:
+        """A lane gets the first of some bytes that are missing, to the next border."""
+        self.numbers += 1
+        end = min(begin + length, len(self.cells))
+        segment = self.plan.take_over(self.numbers, begin * KIB, end * KIB)
+        states = self.cells[begin:end]
+        if MISSING not in states:
+            assert segment is None
+            return
+        assert segment is not None
+        assert segment.begin == segment.position
+        assert segment.begin == (begin + states.index(MISSING)) * KIB
+        assert segment.begin < segment.end <= end * KIB
+        self.mark(segment.begin, segment.end, self.numbers)
+        self.positions[self.numbers] = segment.begin
+        self.speeds[self.numbers] = 0.0
+
     @precondition(lambda self: self.plan.segments)
     @rule(data=st.data(), part=st.floats(0, 1))
     def record(self, data: st.DataObject, part: float) -> None:
@@ -207,7 +226,8 @@ class PlanMachine(RuleBasedStateMachine):
             lane: segment.end - self.positions[lane]
             for lane, segment in self.plan.segments.items()
         }
-        typical = max(self.speeds.values(), default=0.0) or 1.0
+        known = sorted(speed for speed in self.speeds.values() if speed)
+        typical = known[len(known) // 2] if known else 1.0
         seconds = {
             lane: rest[lane] / (speed or typical)
             for lane, speed in self.speeds.items()
@@ -218,7 +238,9 @@ class PlanMachine(RuleBasedStateMachine):
             assert chosen is None
         else:
             assert chosen is not None
-            assert seconds[chosen] == max(seconds.values())
+            lane, kept = chosen
+            assert seconds[lane] == max(seconds.values())
+            assert 0.02 <= kept <= 0.8
 
     @invariant()
     def each_byte_has_one_state(self) -> None:
@@ -375,52 +397,188 @@ def plan_of_lanes(*speeds: float) -> Plan:
     return plan
 
 
+def chosen(plan: Plan, busy: Iterable[int] = ()) -> int | None:
+    """Give the lane to split, without the share that it keeps."""
+    found = plan.splittable(busy)
+    return None if found is None else found[0]
+
+
 def test_split_by_time_not_by_bytes() -> None:
     """A slow lane with less left is split before a fast one with more."""
     plan = plan_of_lanes(100.0, 10.0)
     plan.advance(2, 6 * MIB)
-    assert plan.splittable() == 2
+    assert chosen(plan) == 2
 
 
-def test_a_new_lane_counts_as_a_fast_one() -> None:
+def test_a_new_lane_counts_as_a_usual_one() -> None:
     """A lane of unknown speed is not taken for the slowest."""
-    assert plan_of_lanes(0.0, 10.0, 100.0).splittable() == 2
+    assert chosen(plan_of_lanes(0.0, 10.0, 100.0)) == 2
 
 
 def test_unknown_speeds_split_by_bytes() -> None:
     """As long as no speed is known, the lane with most left is split."""
     plan = plan_of_lanes(0.0, 0.0)
     plan.advance(1, MIB)
-    assert plan.splittable() == 2
+    assert chosen(plan) == 2
 
 
 def test_busy_lanes_are_not_split_again() -> None:
     """A lane that is being split already is left alone."""
     plan = plan_of_lanes(10.0, 100.0)
-    assert plan.splittable([1]) == 2
-    assert plan.splittable([1, 2]) is None
+    assert chosen(plan, [1]) == 2
+    assert chosen(plan, [1, 2]) is None
 
 
 @pytest.mark.parametrize(
     ("left", "lane"), [(2 * MIN_SPLIT_BYTES, 1), (2 * MIN_SPLIT_BYTES - 1, None)]
 )
 def test_too_little_is_not_split(left: int, lane: int | None) -> None:
-    """Each half of a split lane has at least 64 KiB."""
+    """A lane with less than 128 KiB left keeps it."""
     plan = plan_of_lanes(10.0)
     plan.advance(1, 4 * MIB - left)
-    assert plan.splittable() == lane
+    assert chosen(plan) == lane
 
 
 def test_what_is_done_soon_is_not_split() -> None:
     """A lane that needs no longer than a new connection is left alone."""
     plan = plan_of_lanes(4.0 * 4 * MIB + 1)
-    assert plan.splittable() is None
+    assert chosen(plan) is None
     plan.segments[1].bytes_per_second = 4.0 * 4 * MIB
-    assert plan.splittable() == 1
+    assert chosen(plan) == 1
+
+
+def test_what_is_done_before_a_connection_would_help_is_not_split() -> None:
+    """Where a request takes long until its first byte, twice that is too soon."""
+    plan = plan_of_lanes(4 * MIB)
+    assert plan.splittable(setup_seconds=0.5) is not None
+    assert plan.splittable(setup_seconds=0.51) is None
 
 
 def test_little_of_unknown_speed_is_not_split() -> None:
     """A lane that has only just begun is split when there is plenty."""
     plan = plan_of_lanes(0.0)
-    plan.advance(1, 1)
-    assert plan.splittable() is None
+    plan.advance(1, 2 * MIB)
+    assert chosen(plan) == 1
+    plan.advance(1, 2 * MIB + 1)
+    assert chosen(plan) is None
+
+
+# --- how much a split lane keeps ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("speed", "usual", "setup_seconds", "kept"),
+    [
+        (MIB, MIB, 0.0, 0.5),
+        (MIB, 3 * MIB, 0.0, 0.25),
+        (2 * MIB, MIB, 0.0, 2 / 3),
+        # Of 4 s of work the first is done before the other one begins.
+        (MIB, MIB, 1.0, 2.5 / 4),
+        (MIB, 3 * MIB, 1.0, 1.75 / 4),
+        # Whatever is known of speeds is the last second.
+        (MIB // 100, 10 * MIB, 0.0, 0.02),
+        (4 * MIB, MIB // 4, 0.25, 0.8),
+        (MIB, MIB, 2.0, 0.75),
+        # It has only just begun, and will be like the others.
+        (0, 3 * MIB, 0.0, 0.5),
+    ],
+)
+def test_both_end_together(
+    speed: float, usual: float, setup_seconds: float, kept: float
+) -> None:
+    """It keeps what it brings until the other has brought the rest: 2 % - 80 %."""
+    plan = plan_of_lanes(speed)
+    found = plan.splittable(usual=usual, setup_seconds=setup_seconds)
+    assert found == (1, pytest.approx(kept))
+    if 0.02 < kept < 0.8 and speed:
+        rest = (1 - kept) * 4 * MIB
+        seconds = kept * 4 * MIB / speed
+        assert seconds == pytest.approx(setup_seconds + rest / usual)
+
+
+def test_the_share_is_of_what_is_left() -> None:
+    """What a lane has received already does not count."""
+    plan = plan_of_lanes(MIB)
+    plan.advance(1, 2 * MIB)
+    found = plan.splittable(usual=MIB, setup_seconds=0.5)
+    assert found == (1, pytest.approx(1.25 / 2))
+
+
+def test_the_usual_speed() -> None:
+    """It is the median of the lanes whose speed is known; the upper one of two."""
+    assert plan_of_lanes(0.0, 0.0).usual_speed() == 0.0
+    assert plan_of_lanes(0.0, 5.0, 1.0, 100.0).usual_speed() == 5.0
+    assert plan_of_lanes(1.0, 9.0).usual_speed() == 9.0
+    # Without another one, a lane is split as if the next were like these.
+    assert plan_of_lanes(MIB, 3 * MIB, 3 * MIB).splittable() == (1, 0.25)
+
+
+# --- in place of another lane ---------------------------------------------------------
+
+
+def ended(begin: int, end: int, size: int = 100) -> Plan:
+    """Give a plan in which so much is missing, and all the rest is done."""
+    done = [ByteRange(0, begin), ByteRange(end, size)]
+    return Plan(size, 10, [run for run in done if run.length])
+
+
+def test_take_over_of_what_another_lane_left() -> None:
+    """Exactly that is the lane's, and nothing is missing any more."""
+    plan = ended(30, 50)
+    segment = plan.take_over(7, 30, 50)
+    assert segment is plan.segments[7]
+    assert (segment.begin, segment.position, segment.end) == (30, 30, 50)
+    assert (runs(plan.missing()), plan.missing_bytes) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "given", "left"),
+    [
+        (30, 40, (30, 40), [(40, 50)]),  # bytes behind it are missing as well
+        (40, 50, (40, 50), [(30, 40)]),  # and before it
+        (35, 45, (35, 45), [(30, 35), (45, 50)]),
+        (20, 40, (30, 40), [(40, 50)]),  # its first ones were recorded
+        (40, 70, (40, 50), [(30, 40)]),
+        (0, 100, (30, 50), []),
+        (20, 30, None, [(30, 50)]),
+        (50, 60, None, [(30, 50)]),
+        (40, 40, None, [(30, 50)]),
+        (30, 30, None, [(30, 50)]),
+    ],
+)
+def test_take_over_beside_bytes_that_are_missing(
+    begin: int, end: int, given: tuple[int, int] | None, left: list[tuple[int, int]]
+) -> None:
+    """Of the bytes asked for, those that are missing are given, and no other."""
+    plan = ended(30, 50)
+    segment = plan.take_over(7, begin, end)
+    assert given == (None if segment is None else (segment.begin, segment.end))
+    assert list(plan.segments) == ([] if given is None else [7])
+    assert runs(plan.missing()) == left
+
+
+def test_take_over_of_several_runs() -> None:
+    """One lane fetches one run: the first one."""
+    plan = Plan(100, 10, [ByteRange(30, 40)])
+    segment = plan.take_over(7, 10, 60)
+    assert segment is not None
+    assert (segment.begin, segment.end) == (10, 30)
+    assert runs(plan.missing()) == [(0, 10), (40, 100)]
+
+
+# --- files that are hashed as they grow -----------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_second", "share"),
+    [
+        (0.0, 16 * MIB),
+        (MIB, 16 * MIB),
+        (80.0 * MIB, 20 * MIB),
+        (99.0 * MIB, 24 * MIB),  # whole MiB
+        (1e12, 256 * MIB),
+    ],
+)
+def test_share_of_hashed(bytes_per_second: float, share: int) -> None:
+    """A quarter of a second's worth, 16 - 256 MiB: lanes keep together."""
+    assert share_of_hashed(bytes_per_second) == share
