@@ -138,9 +138,16 @@ class Exchange:
         return self.sink is not None and self.sink.full
 
     @property
+    def takes(self) -> bool:
+        """Whether body bytes have where to go: the file, or memory."""
+        return not self.held or self.fetch.keep
+
+    @property
     def position(self) -> int:
         """One past the last byte received."""
-        return self.fetch.begin if self.sink is None else self.sink.position
+        if self.sink is None:
+            return self.fetch.begin + len(self.kept)
+        return self.sink.position
 
     def written(self) -> int:
         """
@@ -335,8 +342,10 @@ class Exchange:
         answer = check_answer(self.heads, expected)
         # The first one, whose answer said what the file is, is held and had a range.
         alike = self.fetch.begin == 0 and answer.complete == self.fetch.complete
-        # Without ranges, only a lane that begins with the file may write a whole one.
-        fits = answer.ranges or self.held or alike
+        # Without ranges, only a lane that begins with the file may write a whole one;
+        # for one that is held the parent decides, but not for one that keeps its bytes.
+        held = self.held and not self.fetch.keep
+        fits = answer.ranges or held or alike
         if not fits and (self.fetch.ranged or self.fetch.begin):
             raise RangeMismatch(
                 f"asked for bytes {self.fetch.begin}-{self.fetch.end - 1}, the origin "

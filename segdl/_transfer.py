@@ -176,7 +176,7 @@ class Transfers:
         if bytes_per_second is None:
             self._bucket = None
             for lane in list(self._lanes.values()):
-                if not lane.held:
+                if lane.takes:
                     self._resume(lane)
         elif self._bucket is None:
             self._bucket = Bucket(bytes_per_second, time.monotonic())
@@ -286,7 +286,7 @@ class Transfers:
         lanes = list(self._lanes.values())
         # In another order each time: the first ones take all there is.
         for lane in random.sample(lanes, len(lanes)):
-            if lane.waiting and not lane.held:
+            if lane.waiting and lane.takes:
                 self._resume(lane)
 
     @property
