@@ -520,9 +520,11 @@ class Scheduler:
                 self._for_job(job, job.verdicts.on_lost, error)
             return
         self._workers.remove(worker)
-        lost = [n for n, (_, owner) in self._lanes.items() if owner is worker]
+        lost = {n: job for n, (job, owner) in self._lanes.items() if owner is worker}
+        # All of them first: what follows the end of one may concern another.
         for lane in lost:
-            job = self._lanes.pop(lane)[0]
+            del self._lanes[lane]
+        for lane, job in lost.items():
             self._for_job(job, job.lanes.on_lost, lane, error)
 
     def _forget(self, worker: Worker) -> None:
