@@ -515,6 +515,7 @@ class Lanes:
             silent = lane.held and not (lane.answered or lane.stopping)
             if (
                 silent
+                and lane.doubles is None
                 and lane.source is not self.sources.base
                 and now - lane.began >= _ANSWER_SECONDS
             ):

@@ -204,5 +204,5 @@ class Tail:
 
 
 def _is_busy(lane: Lane) -> bool:
-    """Whether a lane is in the middle of something."""
-    return lane.splitting or lane.stopping or lane.held
+    """Whether a lane is in the middle of something, or has all its bytes."""
+    return lane.splitting or lane.stopping or lane.held or lane.kept
