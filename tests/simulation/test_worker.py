@@ -43,7 +43,15 @@ class Parent:
         """Since the beginning."""
         return round(self.clock.now - BEGIN_SECONDS, 6)
 
-    def fetch(self, lane: int, begin: int, end: int, *, hold: bool = False) -> None:
+    def fetch(
+        self,
+        lane: int,
+        begin: int,
+        end: int,
+        *,
+        hold: bool = False,
+        keep: bool = False,
+    ) -> None:
         """Start a lane."""
         self.worker.take(
             Fetch(
@@ -55,6 +63,7 @@ class Parent:
                 ranged=True,
                 follow=False,
                 hold=hold,
+                keep=keep,
                 complete=None,
                 had=None,
                 validator=None,
@@ -103,7 +112,7 @@ def test_a_held_lane_waits_for_its_acceptance() -> None:
     parent.fetch(1, 0, 16 * MIB, hold=True)
     parent.wait(1.0)
     parent.told.clear()
-    parent.worker.take(Accept(1, PART, 4 * MIB))
+    parent.worker.take(Accept(1, PART, 0, 4 * MIB))
     parent.wait(3.9)
     assert [at for at, _ in parent.all_of(Progress)][:3] == [1.04, 1.14, 1.24]
     parent.wait(1.0)

@@ -98,6 +98,7 @@ FETCH = Fetch(
     ranged=True,
     follow=True,
     hold=False,
+    keep=False,
     complete=2**41,
     had=None,
     validator={"etag": '"x"', "weak": False},
@@ -127,7 +128,7 @@ def test_every_message_survives_the_pipe(kind: type[Message]) -> None:
 def test_part_is_a_value_again() -> None:
     """Fetch and Accept give their part back as a PartRef, not as a list."""
     assert isinstance(decode(encode(FETCH)).part, PartRef)
-    accept = Accept(1, PartRef("/p", 1, 2, False, 3), None)
+    accept = Accept(1, PartRef("/p", 1, 2, False, 3), 0, None)
     assert isinstance(decode(encode(accept)).part, PartRef)
     assert decode(encode(dataclasses.replace(FETCH, part=None))).part is None
 
@@ -162,9 +163,9 @@ def test_torn_last_line_gives_no_message(
 def test_one_byte_at_a_time() -> None:
     """The smallest reads there are give the same messages."""
     lines, got = Lines(), []
-    for byte in encode(FETCH) + encode(Quit()) + encode(Split(3)):
+    for byte in encode(FETCH) + encode(Quit()) + encode(Split(3, 0.25)):
         got += lines.feed(bytes([byte]))
-    assert [decode(line) for line in got] == [FETCH, Quit(), Split(3)]
+    assert [decode(line) for line in got] == [FETCH, Quit(), Split(3, 0.25)]
 
 
 def test_very_long_line_in_small_reads() -> None:
@@ -187,7 +188,8 @@ def test_very_long_line_in_small_reads() -> None:
         b'["Message"]',
         b'["Quit",1]',
         b'["Split"]',
-        b'["Split",1,2]',
+        b'["Split",1]',
+        b'["Split",1,2,3]',
         b'"Quit"',
         b"null",
         b"[[]]",
@@ -210,11 +212,11 @@ def test_decoding_never_runs_what_it_reads() -> None:
 
 def test_messages_are_values() -> None:
     """They compare by their fields, and can't be changed."""
-    assert Split(1) == Split(1)
-    assert Split(1) != Split(2)
+    assert Split(1, 0.5) == Split(1, 0.5)
+    assert Split(1, 0.5) != Split(1, 0.25)
     assert Limit(None) != Limit(1.0)
     with pytest.raises(dataclasses.FrozenInstanceError):
-        Split(1).lane = 2  # type: ignore[misc]
+        Split(1, 0.5).lane = 2  # type: ignore[misc]
 
 
 def test_every_message_is_known_to_the_codec() -> None:

@@ -165,10 +165,15 @@ chunks = st.lists(
     length=st.integers(1, 4 * MIB) | st.sampled_from([1, MIB, 4 * MIB]),
     piece=st.sampled_from([MIB, 2 * MIB, 4 * MIB]),
     sizes=chunks,
-    splits=st.sets(st.integers(0, 400), max_size=3),
+    splits=st.dictionaries(st.integers(0, 400), st.floats(0, 1), max_size=3),
 )
 def test_all_bytes_of_a_segment(
-    path: Path, begin: int, length: int, piece: int, sizes: list[int], splits: set[int]
+    path: Path,
+    begin: int,
+    length: int,
+    piece: int,
+    sizes: list[int],
+    splits: dict[int, float],
 ) -> None:
     """However bytes come and ends move: they are in the file once, in whole blocks."""
     lane = Lane(path, begin, begin + length, piece)
@@ -176,7 +181,7 @@ def test_all_bytes_of_a_segment(
     for call, size in enumerate(cycle(sizes)):
         if call in splits:
             position, old = sink.position, end
-            end = sink.split()
+            end = sink.split(splits[call])
             assert end == sink.end
             assert end == old or position < end < old
         left = end - sink.position
@@ -271,7 +276,7 @@ def test_an_unknown_end(path: Path, lanes: list[Lane]) -> None:
     lane = Lane(path, 0, None)
     lanes.append(lane)
     lane.give_all(3 * MIB + 7)
-    assert lane.sink.split() > 2**62
+    assert lane.sink.split(0.5) > 2**62
     assert not lane.sink.full
     assert lane.sink.finish() == 3 * MIB + 7
     lane.check_file(3 * MIB + 7)
@@ -296,8 +301,46 @@ def test_split(
     lane = Lane(path, 0, end)
     lanes.append(lane)
     lane.give_all(received)
-    assert lane.sink.split() == after
+    assert lane.sink.split(0.5) == after
     assert lane.sink.end == after
+
+
+@pytest.mark.parametrize(
+    ("kept", "after"),
+    [
+        (0.02, MIB),  # to the next block's border
+        (0.25, 2 * MIB),
+        (0.7, 5 * MIB),
+        (0.9, 5568 * KIB),  # a block's border would leave nothing: a smaller one
+        (0.999, 6 * MIB),
+        (1.0, 6 * MIB),
+    ],
+)
+def test_split_keeps_a_share(
+    path: Path, lanes: list[Lane], kept: float, after: int
+) -> None:
+    """Of what is left, a split keeps that share at least, to the next border."""
+    lane = Lane(path, 0, 6 * MIB)
+    lanes.append(lane)
+    lane.give_all(8 * KIB)
+    assert lane.sink.split(kept) == after
+
+
+def test_bytes_that_are_put_into_the_room(path: Path, lanes: list[Lane]) -> None:
+    """What is read right into the buffer is written and recorded as what is given."""
+    lane = Lane(path, 10, 3 * MIB + 5)
+    lanes.append(lane)
+    sink = lane.sink
+    while not sink.full:
+        room = sink.room()
+        assert 0 < len(room) <= BLOCK_BYTES
+        count = min(len(room), 300 * KIB + 1)
+        room[:count] = CONTENT[sink.position : sink.position + count]
+        sink.took(count)
+    assert len(sink.room()) == 0
+    assert sink.finish() == 3 * MIB + 5
+    lane.check_file(3 * MIB + 5)
+    lane.check_records(3 * MIB + 5)
 
 
 def test_split_inside_of_the_block_being_filled(path: Path, lanes: list[Lane]) -> None:
@@ -305,7 +348,7 @@ def test_split_inside_of_the_block_being_filled(path: Path, lanes: list[Lane]) -
     lane = Lane(path, 0, MIB)
     lanes.append(lane)
     lane.give_all(100 * KIB)
-    end = lane.sink.split()
+    end = lane.sink.split(0.5)
     assert end == 576 * KIB
     assert lane.give(MIB) == end - 100 * KIB
     assert lane.sink.full
