@@ -172,11 +172,10 @@ class Tail:
 
     def _slowest(self, plan: Plan, usual: float) -> int | None:
         """Choose a lane whose rest is worth asking for a second time."""
-        now = self._crew.now()
         slowest: tuple[float, int] | None = None
         for number, segment in plan.segments.items():
             lane, rest = self._lanes[number], segment.remaining_bytes
-            if _is_busy(lane) or lane.doubled or not lane.known(now):
+            if _is_busy(lane) or lane.doubled or not segment.bytes_per_second:
                 continue
             if not 0 < rest <= _MOST_DOUBLED_BYTES:
                 continue

@@ -20,6 +20,7 @@ from segdl._headers import EntityTag, Validator
 from segdl._messages import Accept, Ended, Fetch, Split, Stop
 from segdl._plan import MIB
 from segdl._retry import Action
+from segdl._sources import KNOWN_SECONDS
 from segdl._tail import _MOST_DOUBLED_BYTES
 from segdl.errors import (
     ConnectError,
@@ -194,6 +195,24 @@ def test_a_lane_that_is_doubled_is_not_split() -> None:
     before = len(stage.splits(stage.slow))
     assert stage.silence() == [lane]
     assert len(stage.splits(stage.slow)) == before
+
+
+def test_a_lane_that_is_known_a_moment_too_late() -> None:
+    """Time goes on between two looks at the clock: nothing fails by that."""
+    stage = End(connections=3)
+    stage.crew.pass_time(2.0)
+    lane = stage.lanes._lanes[stage.slow]
+    lane.began = stage.crew.now() - KNOWN_SECONDS + 0.001
+    stage.segments[stage.slow].bytes_per_second = 0.0
+
+    def now() -> float:
+        stage.crew.time += 0.0001
+        return stage.crew.time
+
+    stage.crew.now = now  # type: ignore[method-assign]  # as a clock
+    for _ in range(20):
+        stage.lanes.fill()
+    assert len(stage.doubles()) == 1
 
 
 def test_a_lane_is_never_doubled_twice() -> None:
