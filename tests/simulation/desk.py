@@ -311,6 +311,8 @@ class Desk:
         self.say(f"<── {_described(message)}")
         if isinstance(message, Answered):
             lanes.on_answered(message)
+            # Those that were asked before a refusal came show what it bears.
+            self._bears = max(self._bears, self._answered())
         elif isinstance(message, Shrunk):
             lanes.on_shrunk(message.lane, message.end)
         elif isinstance(message, Kept):

@@ -7,6 +7,7 @@ from segdl._messages import (
     Answered,
     Ended,
     Fetch,
+    Kept,
     Message,
     PartRef,
     Pieces,
@@ -142,6 +143,38 @@ def test_a_split_keeps_the_first_half() -> None:
     parent.wait(10.0)
     assert parent.ended() == [(9.4, 1, None)]
     assert sum(length for _, length in parent.pieces()) == 9 * MIB
+
+
+def test_a_split_keeps_its_share() -> None:
+    """Of what is left, a quarter, to the next block's border."""
+    parent = Parent()
+    parent.fetch(1, 0, 16 * MIB)
+    parent.wait(2.4)  # 2 MiB
+    parent.worker.take(Split(1, 0.25))
+    assert parent.told[-1][1] == Shrunk(1, 6 * MIB)
+
+
+def test_a_lane_that_keeps_its_bytes() -> None:
+    """They come without Accept, and are written from where that says."""
+    parent = Parent()
+    parent.fetch(1, 0, 2 * MIB, hold=True, keep=True)
+    parent.wait(3.0)
+    assert parent.all_of(Kept) == [(2.4, Kept(1))]
+    assert parent.pieces() == []
+    parent.worker.take(Accept(1, PART, MIB + 7, 2 * MIB))
+    assert parent.ended() == [(3.0, 1, None)]
+    assert parent.pieces() == [(MIB + 7, MIB - 7)]
+
+
+def test_a_stop_of_a_lane_that_keeps_its_bytes() -> None:
+    """Nothing of them is written; its connection can be used again."""
+    parent = Parent()
+    parent.fetch(1, 0, 2 * MIB, hold=True, keep=True)
+    parent.wait(3.0)
+    parent.worker.take(Stop(1))
+    assert (parent.pieces(), len(parent.ended())) == ([], 1)
+    parent.fetch(2, 0, MIB)
+    assert parent.network.opened == 1
 
 
 def test_a_split_of_too_little() -> None:
