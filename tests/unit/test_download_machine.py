@@ -218,8 +218,37 @@ class DownloadMachine(RuleBasedStateMachine):
             play.shrunk.add(lane)
             assert play.job.lanes.plan is not None
             segment = play.job.lanes.plan.segments[lane]
-            end = segment.position + int((segment.end - segment.position) * part)
+            (split,) = [m for m in play.crew.messages(lane) if isinstance(m, Split)][:1]
+            # To the border after the share that it keeps, or to none.
+            rest = segment.end - segment.position
+            least = int(rest * split.kept)
+            end = segment.position + least + int((rest - least) * part)
             play.job.lanes.on_shrunk(lane, max(end, segment.begin))
+
+    @precondition(running)
+    @rule(data=st.data(), kept=st.booleans())
+    def fall_silent(self, data: st.DataObject, kept: bool) -> None:
+        """All but nothing is left, and comes no more: it is asked for a second time."""
+        play = self.play
+        assert play is not None
+        plan = play.job.lanes.plan
+        if plan is None or plan.missing_bytes:
+            return
+        for lane in sorted(plan.segments):
+            if lane in play.live() and isinstance(play.can_write(lane), int):
+                play.job.lanes.on_shrunk(lane, plan.segments[lane].end)
+        play.crew.pass_time(data.draw(st.floats(0.5, 3.0)))
+        for _ in range(3):
+            play.job.lanes.fill()
+            for lane in sorted(plan.segments):
+                asked = any(isinstance(m, Split) for m in play.crew.messages(lane))
+                if asked and lane in play.live():
+                    play.shrunk.add(lane)
+                    play.job.lanes.on_shrunk(lane, plan.segments[lane].end)
+        for lane in play.live():
+            if play.fetch_of(lane).keep and kept and lane not in play.kept:
+                play.serve(lane)
+                play.serve(lane)
 
     @precondition(running)
     @rule(seconds=st.floats(0.01, 40))

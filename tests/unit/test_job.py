@@ -124,6 +124,7 @@ class Play:
         config = EngineConfig(**{"durability": "none", "retry_delay": 1.0, **settings})
         self.job = Job(1, request, config, self.crew)
         self.answered: set[int] = set()
+        self.kept: set[int] = set()
         self.over: set[int] = set()
         self.phases = [self.job.phase]
         self.said: deque[Message] = deque()
@@ -172,11 +173,21 @@ class Play:
         elif lane not in self.answered:
             self.answer(lane)
         elif part is None:
-            return False
+            return self.keep(lane)
         elif not self.ranges and fetch.begin:
             self.end(lane, ProtocolError("another answer than the first one"))
         else:
             self.deliver(lane, part)
+        return True
+
+    def keep(self, lane: int) -> bool:
+        """Have a lane receive all into memory, if it may; False when nothing came."""
+        fetch = self.fetch_of(lane)
+        if not fetch.keep or lane in self.kept:
+            return False
+        self.kept.add(lane)
+        self.job.lanes.on_progress(lane, fetch.begin, fetch.end - fetch.begin)
+        self.job.lanes.on_kept(lane)
         return True
 
     def part_of(self, lane: int) -> PartRef | None:
