@@ -524,8 +524,10 @@ class Lanes:
 
     def move(self, number: int) -> None:
         """Have another lane go on for this one, on the worker that has fewest."""
-        lane = self._lanes[number]
-        if not (self.whole or lane.held or lane.stopping) and self.plan is not None:
+        lane = self._lanes.get(number)  # None for one that was given up
+        if lane is None or self.plan is None or self.whole:
+            return
+        if not (lane.held or lane.stopping):
             self._stop_lane(number)
 
     def _hangs(self, stops: int) -> None:

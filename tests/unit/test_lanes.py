@@ -644,6 +644,84 @@ def test_whole_mode_has_one_lane() -> None:
     assert stage.owner.told[-1] == ("all_written", 100 * MIB)
 
 
+def test_lanes_of_a_file_that_is_hashed_keep_together() -> None:
+    """Each gets the next 16 MiB, so that little lies behind what is missing."""
+    stage = Stage(connections=3)
+    stage.owner.verified = True
+    lanes = stage.begin(400 * MIB)
+    for _ in range(6):
+        begins = sorted(stage.opened(lane) for lane in lanes)
+        assert max(begins) - min(begins) <= 2 * 16 * MIB
+        assert all(
+            stage.segments[lane].end - stage.opened(lane) <= 16 * MIB for lane in lanes
+        )
+        stage.crew.pass_time(1.0)  # no faster than 16 MiB a second
+        stage.finish(min(lanes, key=stage.opened))
+        lanes = stage.numbers()
+        assert len(lanes) == 3
+
+
+def test_a_slow_lane_is_replaced_while_there_is_other_work() -> None:
+    """It is stopped; the next lane goes on with its rest, after what was missing."""
+    stage = Stage(connections=4)
+    lanes = stage.begin(4000 * MIB)
+    (first, *_, slow) = lanes
+    for _ in range(20):
+        stage.crew.pass_time(0.1)
+        for lane in lanes:
+            stage.receive(lane, 1000 if lane == slow else 100_000)
+        stage.lanes.fill()
+    assert stage.lanes.plan is not None
+    assert stage.lanes.plan.missing_bytes, "the probe was cut to its first bytes"
+    stopped = [lane for lane in lanes if Stop(lane) in stage.crew.messages(lane)]
+    assert stopped == [slow]
+    assert not any(isinstance(message, Split) for _, message in stage.crew.sent)
+    begin = stage.segments[slow].begin
+    stage.lanes.on_ended(Ended(slow, begin, 20_000, None))
+    (after,) = stage.new_lanes(lanes)
+    stage.finish(first)
+    assert begin in [stage.opened(lane) for lane in stage.new_lanes(lanes)]
+    assert stage.owner.retries == []
+    assert after in stage.numbers()
+
+
+def test_a_lane_that_moves_goes_on_elsewhere() -> None:
+    """It is stopped, and another one opened for its rest at once."""
+    stage = Stage(connections=2)
+    first, second = stage.begin(20 * MIB)
+    stage.write(second, MIB)
+    stage.lanes.move(second)
+    stage.lanes.move(second)
+    assert stage.crew.messages(second) == [Stop(second)]
+    begin = stage.segments[second].begin
+    stage.lanes.on_ended(Ended(second, begin, MIB, None))
+    (after,) = stage.new_lanes([first])
+    assert stage.opened(after) == begin
+    assert stage.owner.retries == []
+
+
+def test_what_can_not_move() -> None:
+    """A stream would have to begin again, and a held lane waits for the job."""
+    stage = Stage()
+    stage.lanes.whole = True
+    probe = stage.probe()
+    stage.lanes.move(probe)
+    stage.answer(probe)
+    stage.lanes.move(probe)
+    stage.lanes.begin(Plan(100 * MIB, MIB), PART, VALIDATOR)
+    stage.lanes.move(probe)
+    assert Stop(probe) not in stage.crew.messages(probe)
+
+
+def test_what_moves_after_its_end() -> None:
+    """A job that gave its lanes up may have forgotten one that its worker has yet."""
+    stage = Stage(connections=2)
+    _, second = stage.begin(20 * MIB)
+    stage.lanes.on_lost(second, LOST)
+    stage.lanes.move(second)
+    assert stage.crew.messages(second) == []
+
+
 def test_rates() -> None:
     """The job's rate is over all lanes."""
     stage = Stage(connections=2)
@@ -1278,6 +1356,28 @@ def test_a_busy_origin_holds_back_others() -> None:
     stage.fail(stage.probe(), busy)
     assert stage.crew.limits(URL).not_before == stage.crew.time + 9
     assert stage.crew.limits(MIRROR).not_before == 0
+
+
+def test_those_that_live_go_on_where_one_was_too_many() -> None:
+    """A Retry-After for one more holds nobody up, but one more is not tried before."""
+    stage = Stage(connections=4)
+    lanes = stage.begin(4000 * MIB)
+    for lane in lanes[:3]:
+        stage.answer(lane)
+        stage.receive(lane, MIB)
+    stage.fail(lanes[3], StatusError("503", status=503, retry_after_seconds=90.0))
+    limits = stage.crew.limits(URL)
+    assert limits.not_before == 0
+    stage.finish(lanes[0])
+    assert len(stage.numbers()) == 3, "in place of the one that ended"
+    stage.answer(stage.numbers()[-1])
+    stage.crew.pass_time(89)
+    stage.lanes.fill()
+    assert len(stage.numbers()) == 3
+    stage.crew.pass_time(2)
+    stage.lanes.fill()
+    assert len(stage.numbers()) == 4
+    assert stage.owner.retries == []
 
 
 def test_nothing_is_split_for_lanes_that_are_not_to_be() -> None:

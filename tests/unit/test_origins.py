@@ -61,6 +61,21 @@ def test_one_more_is_tried_after_a_while() -> None:
     assert limits.cap(3 * RAISE_SECONDS) == 3
 
 
+def test_one_more_is_not_tried_before_it_was_told_to() -> None:
+    """A Retry-After longer than the usual while counts; a shorter one does not."""
+    for seconds in (1.0, 10 * RAISE_SECONDS):
+        limits = OriginLimits()
+        opened(limits, A, 2)
+        limits.refused(A, 0.0, alone=False)
+        limits.raise_after(seconds)
+        wait = max(seconds, RAISE_SECONDS)
+        assert limits.room(A, wait - 1) == 0
+        limits.closed(A, answered=True)
+        assert limits.room(A, 0.0) == 1, "those that live may go on"
+        assert limits.cap(wait - 1) == 2
+        assert limits.cap(wait) == 3
+
+
 def test_others_get_their_share() -> None:
     """A job that waits gets a connection of one that has more than its share."""
     limits = OriginLimits()
