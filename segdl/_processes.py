@@ -23,6 +23,7 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,7 +31,7 @@ from collections.abc import Iterator
 
 from segdl._fs import above_streams
 from segdl._messages import Message, Quit, Reader, encode
-from segdl._threads import start_without_signals
+from segdl._threads import blocked_signals, blocking, start_without_signals
 from segdl.errors import WorkerError
 
 _BOOTSTRAP = (
@@ -212,6 +213,44 @@ class Worker:
         )
         with contextlib.suppress(AttributeError, OSError):
             self._sentinel = os.pidfd_open(self._process.pid)
+
+
+_early: Worker | None = None
+
+
+def start_early() -> None:
+    """
+    Start a worker for transfers that the first engine of this process will take.
+
+    The program does so before it loads the rest of itself: the two take about 0.1 s
+    each, and go on at the same time. An error is no matter: the engine will meet it.
+    """
+    global _early
+    if _early is None and can_spawn():
+        # As on the engine's thread: Ctrl-C is the program's own.
+        with (
+            blocking(blocked_signals() | {signal.SIGINT}),
+            contextlib.suppress(WorkerError),
+        ):
+            _early = Worker("transfer", in_process=False)
+
+
+def take_early() -> Worker | None:
+    """Give the worker that was started early, once; None where there is none."""
+    global _early
+    worker, _early = _early, None
+    if worker is not None and not worker.alive:
+        worker.close()
+        return None
+    return worker
+
+
+def end_early() -> None:
+    """End a worker that was started early and that no engine has taken."""
+    worker = take_early()
+    if worker is not None:
+        worker.kill()
+        worker.close()
 
 
 def proxy_environment() -> dict[str, str]:

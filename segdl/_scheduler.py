@@ -51,7 +51,13 @@ from segdl._messages import (
     Shrunk,
 )
 from segdl._origins import OriginLimits
-from segdl._processes import Worker, can_spawn, not_started, proxy_environment
+from segdl._processes import (
+    Worker,
+    can_spawn,
+    not_started,
+    proxy_environment,
+    take_early,
+)
 from segdl._saturation import Saturation, idle_seconds
 from segdl._threads import start_without_signals
 from segdl._urls import Origin, origin
@@ -467,7 +473,9 @@ class Scheduler:
         return [*self._workers, *([self._verifier] if self._verifier else [])]
 
     def _start_worker(self, role: str) -> Worker:
-        worker = Worker(role, in_process=self._in_process)
+        early = role == TRANSFER and not self._in_process
+        worker = take_early() if early else None
+        worker = worker or Worker(role, in_process=self._in_process)
         self._selector.register(worker.event_fd, selectors.EVENT_READ, worker)
         if worker.sentinel is not None:
             self._selector.register(worker.sentinel, selectors.EVENT_READ, worker)

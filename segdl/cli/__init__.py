@@ -35,6 +35,10 @@ COMMANDS = {
 }
 
 
+# Those that need a worker at once.
+_TRANSFERRING = ("get", "resume")
+
+
 class _Command(Protocol):
     """A module of this package that is a command."""
 
@@ -64,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as end:
         # argparse leaves so, after --help and after a usage error.
         code = end.code if isinstance(end.code, int) else OK
+    _end_worker()
     console.close()
     return OTHER if code == OK and console.lost else code
 
@@ -81,6 +86,9 @@ def _run(argv: list[str], console: Console) -> int:
     name = argv[0] if argv else ""
     if name in COMMANDS:
         from importlib import import_module
+
+        if name in _TRANSFERRING and not {"-h", "--help"}.intersection(argv):
+            _start_worker()
 
         from segdl.cli.arguments import Parser
 
@@ -104,6 +112,18 @@ def _run(argv: list[str], console: Console) -> int:
     else:
         console.error(f"unknown {_kind(name)}{_did_you_mean(name)}")
     return USAGE
+
+
+def _start_worker() -> None:
+    from segdl._processes import start_early
+
+    start_early()
+
+
+def _end_worker() -> None:
+    processes = sys.modules.get("segdl._processes")
+    if processes is not None:
+        processes.end_early()
 
 
 def _overview() -> str:

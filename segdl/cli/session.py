@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from segdl._processes import end_early
 from segdl.cli.display import NoDisplay, choose_display, name_of
 from segdl.cli.exit_codes import OTHER, combined, exit_code
 from segdl.cli.signals import Stop, caught
@@ -59,6 +60,8 @@ def run_tasks(
         The exit code.
     """
     events: EventWriter | None = None
+    if config.processes == 0:
+        end_early()
     with caught() as stop:
         engine = DownloadEngine(config=config)
         try:
