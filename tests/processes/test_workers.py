@@ -83,6 +83,29 @@ def test_download_survives_the_death_of_its_worker(
     assert [child.pid for child in children("transfer")] != [worker.pid]
 
 
+def test_worker_dies_while_a_rest_is_asked_for_twice(
+    origin: Origin, make_engine: MakeEngine, tmp_path: Path
+) -> None:
+    """Both lanes die with it, the silent one and its second: others bring the rest."""
+    origin.total_rate = None
+    engine = make_engine(connections=LANES, timeout=30)
+    size = 4 * MIB + 5
+    silent = 3 * MIB + 100_000
+    # The first answer that gets there stops, and the second crawls.
+    faults = [f"slow=50k@at{silent},2", f"stall@at{silent},1"]
+    url = origin.blob_url(9, size, f=faults)
+    task = engine.download(url, tmp_path, "file")
+
+    def doubled() -> bool:
+        ranges = [entry.range or (0, 0) for entry in origin.log.entries[1:]]
+        return sum(1 for begin, end in ranges if begin <= silent < end) == 2
+
+    until(doubled)
+    middle(task)
+    kill(children("transfer"))
+    assert finished(task) == origin.blob(9, size).read()
+
+
 def test_other_worker_goes_on(
     origin: Origin, make_engine: MakeEngine, tmp_path: Path
 ) -> None:

@@ -1374,8 +1374,10 @@ def test_those_that_live_go_on_where_one_was_too_many() -> None:
     stage.crew.pass_time(89)
     stage.lanes.fill()
     assert len(stage.numbers()) == 3
+    assert not any(stage.splits(lane) for lane in stage.numbers())
     stage.crew.pass_time(2)
     stage.lanes.fill()
+    stage.share()
     assert len(stage.numbers()) == 4
     assert stage.owner.retries == []
 
