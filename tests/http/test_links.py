@@ -87,7 +87,8 @@ def test_expired_link_is_made_anew_once_for_all_lanes(origin, fetch, status) -> 
     )
     check_whole(fetch(links), origin.blob(1, SIZE))
     assert links.calls == 2
-    assert origin.log.served_twice() == 0
+    # But for the rest of one that is slow, which may be asked for a second time.
+    assert origin.log.served_twice() <= 2 * MIB
 
 
 def test_link_that_leads_on_is_made_anew(origin, other_origin, fetch) -> None:

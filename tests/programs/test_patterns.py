@@ -35,7 +35,7 @@ OWN_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 SEED, SIZE = 7, 5 * MIB + 4321
 BATCH_SEEDS, BATCH_SIZE = (11, 12, 13), MIB + 77
-RATE = 24 * MIB
+RATE = 5 * MIB
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the ways are those of Linux"
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def origin(segdl_origin: Origin) -> Origin:
-    """Give an origin that lets a download of 5 MiB take a quarter of a second."""
+    """Give an origin that lets a download of 5 MiB take a second."""
     segdl_origin.total_rate = RATE
     return segdl_origin
 
