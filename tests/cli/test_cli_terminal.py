@@ -126,7 +126,7 @@ def test_the_display_is_redrawn_in_place_and_leaves_a_line_a_file(
 
 def test_no_color_is_respected(segdl_origin: Origin, tmp_path: Path) -> None:
     """NO_COLOR leaves the bar and takes its colours."""
-    url = segdl_origin.blob_url(1, 2 * MIB, "a.bin", rate="4M")
+    url = segdl_origin.blob_url(1, 4 * MIB, "a.bin", rate="1M")
     code, _, drawn = on_terminal(tmp_path, "get", url, env={"NO_COLOR": "1"})
     assert code == 0
     assert "━" in drawn

@@ -83,7 +83,7 @@ def test_version_tells_what_matters(program: Program) -> None:
         (("bench", "--repeat", "0"), "--repeat is 1 or more"),
         (("bench", "--connections", "1,x"), "--connections: 'x' is no number"),
         (("bench", "--size", "big"), "--size: 'big' is none"),
-        (("bench", "--peers"), "unrecognized arguments: --peers"),
+        (("bench", "--pears"), "unrecognized arguments: --pears"),
         (("bench", "ftp://h/f"), "ftp"),
         (("verify", "f"), "--checksum"),
         (("verify", "f", "--checksum", "sha3:00"), "algorithm 'sha3' is not known"),

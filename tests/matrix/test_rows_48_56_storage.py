@@ -263,7 +263,7 @@ def test_52_quota(sweep: Sweep) -> None:
         ("RLIMIT_FSIZE", 2 * MIB, ["File too large", "ulimit -f"]),
         ("RLIMIT_NOFILE", 4, ["open files", "ulimit -n"]),
         ("RLIMIT_NOFILE", 9, ["open files", "ulimit -n"]),
-        ("RLIMIT_NOFILE", 12, ["open files", "ulimit -n"]),
+        ("RLIMIT_NOFILE", 11, ["open files", "ulimit -n"]),
     ],
 )
 def test_52_limit_of_the_process(
