@@ -29,6 +29,7 @@ from segdl._answers import status_error
 from segdl._bucket import Bucket
 from segdl._bypass import Bypass
 from segdl._exchange import Exchange
+from segdl._fs import occupy_streams, release_streams
 from segdl._headers import Head, HeadParser
 from segdl._messages import (
     Accept,
@@ -105,6 +106,7 @@ class Transfers:
         self._used_seconds = 0.0
         self._timer: float | None = None
         self._silent_since = -math.inf
+        self._streams: list[int] = []
         self._bucket: Bucket | None = None
         self._full: list[Exchange] = []
         self._selector = selectors.DefaultSelector()
@@ -198,6 +200,7 @@ class Transfers:
             self._behind.close()
             self._multi.close()
             self._selector.close()
+            release_streams(self._streams)
         self._send_pieces(time.monotonic())
 
     def watch(self, fd: int) -> None:
@@ -338,6 +341,8 @@ class Transfers:
         lane.parser = HeadParser()
         lane.ignored = 0
         lane.refused, lane.allowed = None, False
+        # Else a program that prints into what it has closed would do so to the origin.
+        self._streams += occupy_streams()
         curl = pycurl.Curl()
         lane.curl = curl
         try:

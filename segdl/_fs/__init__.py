@@ -10,7 +10,7 @@
 `_base` has directories and small files, `_append` the manifest's log, `_part` the part
 file as the parent holds it, `_mark` what tells that one without a manifest is ours,
 `_writer` the part as a worker writes it, `_reader` files read back, `_system` the
-boot's id and the umask.
+boot's id and the umask, `_streams` what keeps clear of a program's own.
 
 An error of the system is wrapped once, here, into `StorageError` or one of its kinds:
 the message says what failed, at which path, with which numbers, and what to do.
@@ -29,7 +29,6 @@ from __future__ import annotations
 from segdl._fs._append import AppendLog, append_file
 from segdl._fs._base import (
     Directory,
-    above_streams,
     check_space,
     read_capped,
     replace_atomically,
@@ -40,6 +39,7 @@ from segdl._fs._base import (
 from segdl._fs._mark import get_mark
 from segdl._fs._part import PartFile
 from segdl._fs._reader import PartReader
+from segdl._fs._streams import above_streams, occupy_streams, release_streams
 from segdl._fs._system import boot_id, current_umask
 from segdl._fs._writer import (
     ALIGNMENT,
@@ -66,8 +66,10 @@ __all__ = [
     "current_umask",
     "file_system_of",
     "get_mark",
+    "occupy_streams",
     "preferred_io",
     "read_capped",
+    "release_streams",
     "replace_atomically",
     "storage_error",
     "temporary_name",

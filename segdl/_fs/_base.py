@@ -9,6 +9,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from segdl._fs._streams import above_streams
 from segdl.errors import DestinationBusy, DiskFull, StorageError
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ _CLOSE_IN_PROGRAMS = getattr(os, "O_CLOEXEC", 0)
 _HAS_DIR_FD = {os.open, os.stat, os.unlink, os.rename, os.link} <= os.supports_dir_fd
 
 _DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _CLOSE_IN_PROGRAMS
-
-_LAST_STREAM = 2  # stderr
 
 UNSUPPORTED = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
@@ -338,28 +337,6 @@ class Directory:
             os.replace(
                 self.at(old), self.at(new), src_dir_fd=self.fd, dst_dir_fd=self.fd
             )
-
-
-def above_streams(fd: int) -> int:
-    """
-    Give a descriptor that is none of a program's three standard streams.
-
-    A program that closed those, such as a daemon, may still write to them: into what
-    has their numbers by then.
-
-    Args:
-        fd: Closed when another one is given, or none can be.
-    """
-    if fd > _LAST_STREAM:
-        return fd
-    try:
-        import fcntl
-    except ImportError:
-        return fd  # Windows
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _LAST_STREAM + 1)
-    finally:
-        os.close(fd)
 
 
 def system_error(code: int) -> OSError:

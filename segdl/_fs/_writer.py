@@ -16,13 +16,13 @@ from segdl._fs._base import (
     SAFE_FLAGS,
     UNSUPPORTED,
     Directory,
-    above_streams,
     pwrite,
     read_system_file,
     storage_error,
     system_error,
     wrapped,
 )
+from segdl._fs._streams import above_streams
 from segdl.errors import StorageError
 
 # What direct I/O asks of memory, offset and length. Disks with 512-byte blocks take

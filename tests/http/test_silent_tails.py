@@ -51,11 +51,13 @@ def test_one_connection_is_silent_near_the_end(origin, make_engine, out, kind) -
     task = engine.download(url, out, NAME)
     assert task.wait(60)
     check_whole(task, origin.blob(1, SIZE))
-    (slow, second), *_ = overlapping(origin)
-    assert slow.ended is not None
-    # The client hung up, long before a stall or that rate would have ended it.
-    assert slow.sent_bytes < (slow.range or (0, 0))[1] - (slow.range or (0, 0))[0]
-    assert second.complete
+    # The client hung up, long before a stall or that rate would have ended the first.
+    assert any(
+        second.complete
+        and slow.range
+        and slow.sent_bytes < slow.range[1] - slow.range[0]
+        for slow, second in overlapping(origin)
+    )
     assert [event for event in events if event.kind == "retry"] == []
     assert len(origin.log.settle()) < 20
     # A rest of at most 2 MiB, and what the sockets of both held.
