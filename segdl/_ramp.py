@@ -13,8 +13,8 @@ keep the processors or the disk busy, more of them only cost: 4 GiB over TLS fro
 loopback took 4.6 s over 16 connections and 3.7 s over 2 (2 cores, medians of 4), since
 more data waits in sockets and buffers than the processor's cache holds.
 
-Sixteen is what aria2 allows itself for one file, and what servers that limit the
-connections of a client bear as a rule; twice as many are kept only where they help.
+Sixteen is the most that aria2 allows itself for one file, so that servers know it;
+twice as many are kept only where they help.
 Where the user gives a number, all of it is used at once.
 """
 

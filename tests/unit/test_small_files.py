@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -41,20 +41,6 @@ def _marks(tmp_path: Path) -> None:
         if not _mark.set_mark(file.fileno(), url_digest(URL)):
             pytest.skip("no extended attributes here")
     probe.unlink()
-
-
-@pytest.fixture
-def open_store(tmp_path: Path) -> Iterator[OpenStore]:
-    """Give a function that opens stores in one directory, closed at the end."""
-    opened: list[Store] = []
-
-    def opening(durability: str = "none") -> Store:
-        opened.append(Store(str(tmp_path), durability))
-        return opened[-1]
-
-    yield opening
-    for store in opened:
-        store.close()
 
 
 def header(size: int | None = SIZE, url: str = URL, name: SafeName = NAME) -> Header:

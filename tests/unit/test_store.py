@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,20 +37,6 @@ SIZE = 4 * PIECE
 CONTENT = b"".join(bytes([n]) * PIECE for n in range(1, 5))
 
 OpenStore = Callable[..., Store]
-
-
-@pytest.fixture
-def open_store(tmp_path: Path) -> Iterator[OpenStore]:
-    """Give a function that opens stores in one directory, closed at the end."""
-    opened: list[Store] = []
-
-    def opening(durability: str = "none") -> Store:
-        opened.append(Store(str(tmp_path), durability))
-        return opened[-1]
-
-    yield opening
-    for store in opened:
-        store.close()
 
 
 def header(
